@@ -1,0 +1,61 @@
+"""The numbers of swarmnet, in one place: what the formats give room for, and what operators can count on.
+
+Units stand last in each name. A limit that is reached raises ResourceExhausted and changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Formats (DESIGN: SPI = network index, node index, epoch; RFC 7348 for the VNI; RFC 4303 and 4106 for ESP).
+NETWORK_INDEX_BITS: Final = 12
+NODE_INDEX_BITS: Final = 16
+EPOCH_BITS: Final = 4
+MAX_NETWORKS: Final = (1 << NETWORK_INDEX_BITS) - 1
+"""Index 0 is never given out: SPIs below 256 are reserved (RFC 4303, section 2.1)."""
+MAX_NODES: Final = (1 << NODE_INDEX_BITS) - 1
+FIRST_VNI: Final = 4096
+LAST_VNI: Final = (1 << 24) - 1
+EPOCH_SECRET_BYTES: Final = 32
+ESP_KEY_BYTES: Final = 32
+ESP_SALT_BYTES: Final = 4
+ESP_ICV_BITS: Final = 128
+ESP_REPLAY_WINDOW_PACKETS: Final = 1024
+ESP_SOFT_LIMIT_PACKETS: Final = 1 << 32
+ESP_SOFT_LIMIT_BYTES: Final = 1 << 40
+
+# Ports.
+MANAGER_PORT: Final = 2377
+BOOTSTRAP_PORT: Final = 2378
+GOSSIP_PORT: Final = 7946
+PLAIN_VXLAN_PORT: Final = 4789
+ENCRYPTED_PORT_FIRST: Final = 20000
+ENCRYPTED_PORT_LAST: Final = 24095
+"""One UDP port per encrypted network: exactly as many as network indices; it never shows on the wire."""
+
+# Key epochs.
+MAX_LIVE_EPOCHS: Final = 3
+KEY_ROTATION_PERIOD_S: Final = 12 * 3600
+MIN_KEY_ROTATION_PERIOD_S: Final = 60
+MAX_KEY_ROTATION_PERIOD_S: Final = 30 * 24 * 3600
+RETIRE_GRACE_S: Final = 10
+ROTATION_DEADLINE_S: Final = 300
+
+# Certificates.
+CERTIFICATE_LIFETIME_S: Final = 90 * 24 * 3600
+ROOT_LIFETIME_S: Final = 20 * 365 * 24 * 3600
+RENEW_BETWEEN: Final = (0.5, 0.8)
+
+# Managers and workers.
+HEARTBEAT_PERIOD_S: Final = 5.0
+HEARTBEATS_MISSED_DOWN: Final = 3
+MAX_COMMAND_BYTES: Final = 512 * 1024
+"""One Raft entry; a larger change is refused before it is proposed."""
+MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+MAX_NAME_LENGTH: Final = 63
+MAX_REPLICAS: Final = 10_000
+TASK_HISTORY: Final = 5
+RESTART_DELAY_S: Final = 5.0
+STOP_GRACE_PERIOD_S: Final = 10.0
+ADDRESS_POOL: Final = "10.0.0.0/8"
+SUBNET_PREFIX_LENGTH: Final = 24
