@@ -1,0 +1,242 @@
+"""The replicated state: typed tables, and commands that change them the same way everywhere.
+
+A transaction reads the tables, decides, and collects changes; what it read becomes the command's
+preconditions. The command goes through Raft's log. Applying it checks the preconditions first and is all or
+nothing, so whatever happened between deciding and applying, either the decision still stands or nothing
+changed (optimistic concurrency).
+
+Messages in the tables are never modified, only replaced: a reader may keep one as long as it likes, and a
+snapshot is a shallow copy.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias, TypeVar, cast
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from swarmnet.api.v1 import store_pb2 as store
+from swarmnet.api.v1 import types_pb2 as types
+
+Object: TypeAlias = (
+    types.Cluster
+    | types.Node
+    | types.Network
+    | types.Service
+    | types.Task
+    | types.KeyScope
+    | store.ClusterSecrets
+    | store.ScopeSecrets
+)
+M = TypeVar("M", bound=Object)
+
+TABLES: Final[Mapping[type[Message], str]] = {
+    types.Cluster: "cluster",
+    types.Node: "node",
+    types.Network: "network",
+    types.Service: "service",
+    types.Task: "task",
+    types.KeyScope: "key_scope",
+    store.ClusterSecrets: "cluster_secrets",
+    store.ScopeSecrets: "scope_secrets",
+}
+"""The kinds of objects and the names of their tables: the fields of store.proto's Change."""
+
+REMEMBERED_REQUESTS: Final = 10_000
+"""Request ids kept to apply a retried command once; older ones are forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One object changed: `old` is None for a new one, `new` for a removed one."""
+
+    kind: type[Object]
+    old: Object | None
+    new: Object | None
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The command took effect at `index` (its first time, for a repeated request id)."""
+
+    index: int
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A precondition no longer held; nothing changed."""
+
+    kind: str
+    id: str
+
+
+class State:
+    """The tables. `apply` is deterministic and never raises for a command that State itself encoded."""
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self._tables: dict[str, dict[str, Object]] = {name: {} for name in TABLES.values()}
+        self._versions: dict[str, int] = dict.fromkeys(TABLES.values(), 0)
+        self._requests: OrderedDict[str, int] = OrderedDict()
+        self.index = 0
+
+    def get(self, kind: type[M], id_: str) -> M | None:
+        return cast("M | None", self._tables[TABLES[kind]].get(id_))
+
+    def all(self, kind: type[M]) -> Iterable[M]:
+        """Every object of the kind, oldest first."""
+        return cast("Iterable[M]", self._tables[TABLES[kind]].values())
+
+    def cluster(self) -> types.Cluster | None:
+        return next(iter(self.all(types.Cluster)), None)
+
+    def table_version(self, kind: type[Message]) -> int:
+        """Index of the last change of any object of the kind."""
+        return self._versions[TABLES[kind]]
+
+    def apply(self, index: int, raw: bytes) -> Applied | Rejected:
+        """Apply an encoded Command at a Raft index."""
+        command = store.Command.FromString(raw)
+        self.index = index
+        if command.request_id and (first := self._requests.get(command.request_id)):
+            return Applied(first)
+        for condition in command.preconditions:
+            if self._version_of(condition.kind, condition.id) != condition.version:
+                return Rejected(condition.kind, condition.id)
+        events = tuple(self._change(change, index, command.at) for change in command.changes)
+        if command.request_id:
+            self._requests[command.request_id] = index
+            if len(self._requests) > REMEMBERED_REQUESTS:
+                self._requests.popitem(last=False)
+        return Applied(index, events)
+
+    def _version_of(self, table: str, id_: str) -> int:
+        if not id_:
+            return self._versions[table]
+        found = self._tables[table].get(id_)
+        return found.meta.version if found is not None else 0
+
+    def _change(self, change: store.Change, index: int, at: Timestamp) -> Event:
+        name = change.WhichOneof("object")
+        assert name is not None
+        new = cast("Object", getattr(change, name))
+        table = self._tables[name]
+        old = table.get(new.meta.id)
+        self._versions[name] = index
+        if change.remove:
+            table.pop(new.meta.id, None)
+            return Event(type(new), old, None)
+        new.meta.version = index
+        new.meta.created_at.CopyFrom(old.meta.created_at if old is not None else at)
+        new.meta.updated_at.CopyFrom(at)
+        table[new.meta.id] = new
+        return Event(type(new), old, new)
+
+    def freeze(self) -> Callable[[], bytes]:
+        """A cheap copy; calling it, on any thread, encodes the state as it was now."""
+        tables = {name: list(table.values()) for name, table in self._tables.items()}
+        versions, requests, index = dict(self._versions), list(self._requests.items()), self.index
+
+        def encode() -> bytes:
+            snapshot = store.Snapshot(index=index, table_versions=versions)
+            for name, objects in tables.items():
+                snapshot.objects.extend(_change_of(name, each) for each in objects)
+            snapshot.requests.extend(store.AppliedRequest(request_id=i, index=n) for i, n in requests)
+            return snapshot.SerializeToString()
+
+        return encode
+
+    def restore(self, raw: bytes) -> None:
+        """Become what `freeze` saw."""
+        snapshot = store.Snapshot.FromString(raw)
+        self._clear()
+        self.index = snapshot.index
+        self._versions.update(snapshot.table_versions)
+        self._requests.update((each.request_id, each.index) for each in snapshot.requests)
+        for change in snapshot.objects:
+            name = change.WhichOneof("object")
+            assert name is not None
+            each = cast("Object", getattr(change, name))
+            self._tables[name][each.meta.id] = each
+
+
+def _change_of(table: str, each: Object, *, remove: bool = False) -> store.Change:
+    change = store.Change(remove=remove)
+    getattr(change, table).CopyFrom(each)
+    return change
+
+
+class Transaction:
+    """A decision in the making. Reads through it see its own changes and become preconditions.
+
+    Every object that is put or removed is a precondition too, by the version it was read with. `scan` reads a
+    whole table without promising that it stays so: for loops whose decision rests on the objects they change.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._read: dict[tuple[str, str], int] = {}
+        self._changes: dict[tuple[str, str], store.Change] = {}
+
+    def cluster(self) -> types.Cluster:
+        """The cluster object; there is one in every swarm."""
+        cluster = next(iter(self.scan(types.Cluster)), None)
+        assert cluster is not None, "no cluster object in a swarm"
+        return cluster
+
+    def get(self, kind: type[M], id_: str) -> M | None:
+        key = (TABLES[kind], id_)
+        if (change := self._changes.get(key)) is not None:
+            return None if change.remove else cast("M", getattr(change, key[0]))
+        found = self._state.get(kind, id_)
+        self._read.setdefault(key, found.meta.version if found is not None else 0)
+        return found
+
+    def all(self, kind: type[M]) -> list[M]:
+        """Every object of the kind; a change of any of them until the commit rejects it."""
+        self._read.setdefault((TABLES[kind], ""), self._state.table_version(kind))
+        return self.scan(kind)
+
+    def scan(self, kind: type[M]) -> list[M]:
+        """Every object of the kind, without a precondition."""
+        table = TABLES[kind]
+        mine = {id_: c for (name, id_), c in self._changes.items() if name == table}
+        found = [each for each in self._state.all(kind) if each.meta.id not in mine]
+        return found + [cast("M", getattr(c, table)) for c in mine.values() if not c.remove]
+
+    def edit(self, each: M) -> M:
+        """A copy that may be modified and then put."""
+        copy = type(each)()
+        copy.CopyFrom(each)  # type: ignore[arg-type]
+        return copy
+
+    def put(self, each: Object) -> None:
+        """Create or replace; meta.version is the one it was read with (0 = new)."""
+        self._write(each, remove=False)
+
+    def remove(self, each: Object) -> None:
+        self._write(each, remove=True)
+
+    def _write(self, each: Object, *, remove: bool) -> None:
+        table = TABLES[type(each)]
+        self._read.setdefault((table, each.meta.id), each.meta.version)
+        self._changes[table, each.meta.id] = _change_of(table, each, remove=remove)
+
+    def command(self, at: Timestamp, request_id: str = "") -> store.Command | None:
+        """What to propose; None when nothing changed."""
+        if not self._changes:
+            return None
+        conditions = (
+            store.Precondition(kind=kind, id=id_, version=version)
+            for (kind, id_), version in self._read.items()
+        )
+        return store.Command(
+            request_id=request_id, at=at, preconditions=conditions, changes=self._changes.values()
+        )

@@ -1,0 +1,144 @@
+"""The manager's store: the replicated state, transactions on it, and the events that wake its loops.
+
+Everything here runs on the event loop's thread. One store is the only meeting place of the control loops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Final, Protocol, TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from swarmnet.core.errors import Conflict, Internal, ResourceExhausted
+from swarmnet.core.limits import MAX_COMMAND_BYTES
+from swarmnet.core.state import Applied, Event, Object, Rejected, State, Transaction
+
+T = TypeVar("T")
+_ATTEMPTS: Final = 20
+_BACKLOG_EVENTS: Final = 100_000
+
+
+class Proposer(Protocol):
+    """What the store needs of Raft."""
+
+    async def propose(self, command: bytes, timeout_s: float = 5.0) -> object: ...
+    async def read_barrier(self, timeout_s: float = 5.0) -> None: ...
+
+
+class Subscription:
+    """Events of some kinds since it was opened, in order. A reader too slow to keep up is cut off."""
+
+    def __init__(self, kinds: Iterable[type[Object]]) -> None:
+        self._kinds = frozenset(kinds)
+        self._events: list[Event] = []
+        self._wake = asyncio.Event()
+        self._lost = False
+
+    def offer(self, events: Iterable[Event]) -> None:
+        mine = [event for event in events if event.kind in self._kinds]
+        if not mine:
+            return
+        if len(self._events) + len(mine) > _BACKLOG_EVENTS:
+            self._lost = True
+            self._events.clear()
+        else:
+            self._events.extend(mine)
+        self._wake.set()
+
+    def reset(self) -> None:
+        """The state was replaced as a whole: wake the reader, who must read everything again."""
+        self._lost = True
+        self._wake.set()
+
+    async def next(self) -> list[Event] | None:
+        """Wait for events and take all of them; None when some were lost: read the state again."""
+        await self._wake.wait()
+        self._wake.clear()
+        events, self._events = self._events, []
+        if self._lost:
+            self._lost = False
+            return None
+        return events
+
+
+class Store:
+    """A State machine for Raft (apply, freeze, restore), and the transactions of this manager."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self.state = State()
+        self._raft: Proposer | None = None
+        self._subscriptions: set[Subscription] = set()
+        self._clock = clock
+
+    def attach(self, raft: Proposer) -> None:
+        self._raft = raft
+
+    def now(self) -> Timestamp:
+        stamp = Timestamp()
+        stamp.FromNanoseconds(int(self._clock() * 1e9))
+        return stamp
+
+    # Raft's side
+
+    def apply(self, index: int, command: bytes) -> Applied | Rejected:
+        outcome = self.state.apply(index, command)
+        if isinstance(outcome, Applied):
+            for subscription in self._subscriptions:
+                subscription.offer(outcome.events)
+        return outcome
+
+    def freeze(self) -> Callable[[], bytes]:
+        return self.state.freeze()
+
+    def restore(self, snapshot: bytes) -> None:
+        self.state.restore(snapshot)
+        for subscription in self._subscriptions:
+            subscription.reset()
+
+    # The loops' and the API's side
+
+    @contextmanager
+    def subscribe(self, *kinds: type[Object]) -> Iterator[Subscription]:
+        """Events of these kinds from now on."""
+        subscription = Subscription(kinds)
+        self._subscriptions.add(subscription)
+        try:
+            yield subscription
+        finally:
+            self._subscriptions.discard(subscription)
+
+    async def transact(self, decide: Callable[[Transaction], T], request_id: str = "") -> T:
+        """Run `decide` on the state until its changes commit on what it read; return what it returned.
+
+        `decide` may run several times and has no other effect than through its transaction. Raises what it
+        raises; NotLeader, NoLeader and OutcomeUnknown of propose; ResourceExhausted for a change that is
+        too large; Conflict.
+        """
+        if self._raft is None:
+            raise Internal("this manager is not part of a swarm")
+        for _ in range(_ATTEMPTS):
+            transaction = Transaction(self.state)
+            result = decide(transaction)
+            command = transaction.command(self.now(), request_id)
+            if command is None:
+                return result
+            raw = command.SerializeToString()
+            if len(raw) > MAX_COMMAND_BYTES:
+                raise ResourceExhausted(
+                    f"a change of {len(raw)} bytes is above the limit of {MAX_COMMAND_BYTES}",
+                    hint="Make it in smaller steps: fewer tasks, labels or networks at once.",
+                )
+            outcome = await self._raft.propose(raw)
+            if isinstance(outcome, Applied):
+                return result
+        raise Conflict("others kept changing the same objects", hint="Run the command again.")
+
+    async def read_barrier(self) -> None:
+        """After this, what the state says is no older than the call. NotLeader or NoLeader otherwise."""
+        if self._raft is None:
+            raise Internal("this manager is not part of a swarm")
+        await self._raft.read_barrier()
