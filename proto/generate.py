@@ -28,7 +28,11 @@ def generate(out: Path) -> None:
 def stale(fresh: Path) -> list[str]:
     """Stubs that differ from a fresh run, are missing, or belong to no .proto."""
     made = {path.relative_to(fresh): path.read_bytes() for path in fresh.rglob("*.py*")}
-    kept = {path.relative_to(ROOT): path.read_bytes() for path in ROOT.glob("swarmnet/**/*_pb2*.py*")}
+    kept = {
+        path.relative_to(ROOT): path.read_bytes()
+        for path in ROOT.glob("swarmnet/**/*_pb2*.py*")
+        if path.suffix != ".pyc"
+    }
     return sorted(str(name) for name in made.keys() | kept.keys() if made.get(name) != kept.get(name))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from swarmnet.core.errors import InvalidArgument
+from swarmnet.core.limits import MAX_NAME_LENGTH
 
 ID_LENGTH: Final = 25
 SHORT_ID_LENGTH: Final = 12
@@ -44,7 +45,7 @@ def is_id(text: str) -> bool:
     return len(text) == ID_LENGTH and all(c in _DIGITS for c in text)
 
 
-def check_name(text: str, what: str, *, longest: int = 63) -> str:
+def check_name(text: str, what: str, *, longest: int = MAX_NAME_LENGTH) -> str:
     """A name an operator gave: letters, digits, `_`, `.` and `-`, starting with a letter or digit."""
     allowed = all(c.isascii() and (c.isalnum() or c in "_.-") for c in text)
     if not text or len(text) > longest or not allowed or not text[0].isalnum():

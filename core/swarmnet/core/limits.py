@@ -15,7 +15,6 @@ MAX_NETWORKS: Final = (1 << NETWORK_INDEX_BITS) - 1
 """Index 0 is never given out: SPIs below 256 are reserved (RFC 4303, section 2.1)."""
 MAX_NODES: Final = (1 << NODE_INDEX_BITS) - 1
 FIRST_VNI: Final = 4096
-LAST_VNI: Final = (1 << 24) - 1
 EPOCH_SECRET_BYTES: Final = 32
 ESP_KEY_BYTES: Final = 32
 ESP_SALT_BYTES: Final = 4

@@ -60,20 +60,32 @@ class IssueCertificateRequest(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     CSR_PEM_FIELD_NUMBER: _builtins.int
     HOSTNAME_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    BOOTSTRAP_ADDRESS_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     csr_pem: _builtins.str
     """only its public key is used; proof of possession is checked"""
     hostname: _builtins.str
+    role: _types_pb2.Role.ValueType
+    """what the node is; a token of the other role is refused"""
+    address: _builtins.str
+    """a manager's: host:port of its API"""
+    bootstrap_address: _builtins.str
+    """a manager's: host:port of its bootstrap port"""
     def __init__(
         self,
         *,
         token: _builtins.str = ...,
         csr_pem: _builtins.str = ...,
         hostname: _builtins.str = ...,
+        role: _types_pb2.Role.ValueType = ...,
+        address: _builtins.str = ...,
+        bootstrap_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["csr_pem", b"csr_pem", "hostname", b"hostname", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "bootstrap_address", b"bootstrap_address", "csr_pem", b"csr_pem", "hostname", b"hostname", "role", b"role", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

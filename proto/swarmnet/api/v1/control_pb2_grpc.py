@@ -205,7 +205,8 @@ class ControlServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RemoveNode(self, request, context):
-        """Refused for a node that is up, unless force; refused for a manager that is still a member of Raft.
+        """Refused for a node that is up, unless force; refused for a manager that is still a member of Raft, unless
+        force and it cannot be reached: it is taken out of Raft first.
         The scopes it held are rekeyed at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

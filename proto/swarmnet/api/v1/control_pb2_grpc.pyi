@@ -49,7 +49,8 @@ class ControlStub:
     GetNode: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetRequest, _control_pb2.NodeView]
     UpdateNode: _grpc.UnaryUnaryMultiCallable[_control_pb2.UpdateNodeRequest, _control_pb2.NodeView]
     RemoveNode: _grpc.UnaryUnaryMultiCallable[_control_pb2.RemoveNodeRequest, _control_pb2.RemoveNodeResponse]
-    """Refused for a node that is up, unless force; refused for a manager that is still a member of Raft.
+    """Refused for a node that is up, unless force; refused for a manager that is still a member of Raft, unless
+    force and it cannot be reached: it is taken out of Raft first.
     The scopes it held are rekeyed at once.
     """
     CreateNetwork: _grpc.UnaryUnaryMultiCallable[_control_pb2.CreateNetworkRequest, _control_pb2.CreateNetworkResponse]
@@ -94,7 +95,8 @@ class ControlAsyncStub(ControlStub):
     GetNode: _aio.UnaryUnaryMultiCallable[_control_pb2.GetRequest, _control_pb2.NodeView]  # type: ignore[assignment]
     UpdateNode: _aio.UnaryUnaryMultiCallable[_control_pb2.UpdateNodeRequest, _control_pb2.NodeView]  # type: ignore[assignment]
     RemoveNode: _aio.UnaryUnaryMultiCallable[_control_pb2.RemoveNodeRequest, _control_pb2.RemoveNodeResponse]  # type: ignore[assignment]
-    """Refused for a node that is up, unless force; refused for a manager that is still a member of Raft.
+    """Refused for a node that is up, unless force; refused for a manager that is still a member of Raft, unless
+    force and it cannot be reached: it is taken out of Raft first.
     The scopes it held are rekeyed at once.
     """
     CreateNetwork: _aio.UnaryUnaryMultiCallable[_control_pb2.CreateNetworkRequest, _control_pb2.CreateNetworkResponse]  # type: ignore[assignment]
@@ -184,7 +186,8 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request: _control_pb2.RemoveNodeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.RemoveNodeResponse, _abc.Awaitable[_control_pb2.RemoveNodeResponse]]:
-        """Refused for a node that is up, unless force; refused for a manager that is still a member of Raft.
+        """Refused for a node that is up, unless force; refused for a manager that is still a member of Raft, unless
+        force and it cannot be reached: it is taken out of Raft first.
         The scopes it held are rekeyed at once.
         """
 
