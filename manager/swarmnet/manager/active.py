@@ -1,0 +1,199 @@
+"""A manager in a swarm: its store, Raft, servers, and the control loops while it leads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeAlias
+
+import grpc.aio
+import structlog
+
+from swarmnet.api.v1 import ca_pb2, ca_pb2_grpc, dispatcher_pb2, raft_pb2_grpc
+from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.core.errors import Internal, NoLeader, Unauthenticated
+from swarmnet.manager.bootstrap import BootstrapService, CertificateService, Issuer
+from swarmnet.manager.ca.authority import new_key, private_pem, signing_request
+from swarmnet.manager.ca.credentials import Credentials
+from swarmnet.manager.ca.files import IdentityFiles
+from swarmnet.manager.control.servicer import Control
+from swarmnet.manager.control.surroundings import Surroundings
+from swarmnet.manager.dispatcher import DispatcherService
+from swarmnet.manager.identity import CallerRole, current_caller
+from swarmnet.manager.joining import call
+from swarmnet.manager.leader import Leader
+from swarmnet.manager.leadership import Leadership
+from swarmnet.manager.peers import Peers
+from swarmnet.manager.raft.member import Member
+from swarmnet.manager.raft.node import RaftNode
+from swarmnet.manager.raft.service import RaftService
+from swarmnet.manager.renewal import keep_renewed
+from swarmnet.manager.server import (
+    AUTHORITY,
+    BOOTSTRAP,
+    CONTROL,
+    DISPATCHER,
+    STOP_GRACE_S,
+    make_bootstrap_server,
+    make_nodes_server,
+)
+from swarmnet.manager.settings import Settings
+from swarmnet.manager.store import Store
+from swarmnet.manager.tls import node_channel
+
+log = structlog.get_logger()
+Join: TypeAlias = Callable[[], Awaitable[Sequence[Member]]]
+"""Asks the leader to add this manager; returns the members."""
+_ROLES: Final = {CallerRole.MANAGER: types.ROLE_MANAGER, CallerRole.WORKER: types.ROLE_WORKER}
+
+
+class ActiveManager:
+    """`start` brings all of it up or nothing; after `stop` it is done with."""
+
+    def __init__(self, settings: Settings, files: IdentityFiles, credentials: Credentials) -> None:
+        self._settings = settings
+        self._files = files
+        self._credentials = credentials
+        subject = credentials.subject
+        self.node_id, self.cluster_id = subject.node_id, subject.cluster_id
+        self.store = Store()
+        self.peers = Peers(self.node_id, lambda: self._credentials)
+        self._dispatcher = DispatcherService(self.store, self._manager_addresses)
+        self._leadership = Leadership(self.store, lambda: Leader(self.store, self._dispatcher))
+        self._servicers = self._make_servicers()
+        self._servers: list[grpc.aio.Server] = []
+        self._raft: RaftNode | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def _make_servicers(self) -> dict[str, object]:
+        acks = self._dispatcher.acks
+        surroundings = Surroundings(
+            self.node_id, self._settings.bootstrap_address, self.store, self.peers, acks.waiting_for
+        )
+        issuer = Issuer(self.store, self.peers.addresses)
+        return {
+            CONTROL: Control(surroundings),
+            DISPATCHER: self._dispatcher,
+            AUTHORITY: CertificateService(issuer),
+            BOOTSTRAP: BootstrapService(self.store, issuer, self._credentials.root_pem),
+        }
+
+    # forward.Swarm
+
+    def servicer(self, service: str) -> object:
+        return self._servicers[service]
+
+    def leads(self) -> bool:
+        return self.peers.leads()
+
+    def leader_channel(self) -> grpc.aio.Channel | None:
+        return self.peers.leader_channel()
+
+    async def admit_leading(self, service: str) -> None:
+        """The dispatcher tells a removed node so itself; everything else refuses it.
+
+        A worker's session waits for the control loops: what it reports before they begin would be forgotten.
+        """
+        await self.store.read_barrier()
+        if service == DISPATCHER and not self._leadership.running:
+            raise NoLeader
+        caller = current_caller()
+        if (role := _ROLES.get(caller.role)) is None or service == DISPATCHER:
+            return
+        node = self.store.state.get(types.Node, caller.node_id)
+        if node is None or node.role != role:
+            raise Unauthenticated(
+                f"node {caller.node_id} is no longer part of this swarm",
+                hint="It was removed. Run `swarmnet swarm leave --force` there, and join again.",
+            )
+
+    # Life
+
+    async def start(self, *, bootstrap: Member | None = None, join: Join | None = None) -> None:
+        """Ports first: without them nothing else is begun, and a leader adds only whom it can reach.
+
+        `join` is called when they are open.
+        """
+        settings, credentials = self._settings, lambda: self._credentials
+        service = RaftService()
+        try:
+            nodes = await make_nodes_server(settings.listen, self.cluster_id, credentials, lambda: self)
+            self._servers.append(nodes)
+            joiners = await make_bootstrap_server(settings.bootstrap, credentials, lambda: self)
+            self._servers.append(joiners)
+            raft_pb2_grpc.add_RaftServicer_to_server(service, nodes)
+            await nodes.start()
+            members = await join() if join is not None else ()
+            await self._start_raft(service, bootstrap, members)
+            await joiners.start()
+        except BaseException:
+            await self.stop()
+            raise
+        self._run(self._leadership.run())
+        self._run(keep_renewed(credentials, self._renew))
+
+    async def _start_raft(
+        self, service: RaftService, bootstrap: Member | None, join: Sequence[Member]
+    ) -> None:
+        raft = self._raft = await RaftNode.start(
+            node_id=self.node_id,
+            directory=self._settings.state_dir / "raft",
+            kek=self._files.kek(),
+            machine=self.store,
+            dial=self.peers.dial,
+            bootstrap=bootstrap,
+            join=join,
+            on_leadership=self._leadership.tell,
+            address=self._settings.address,
+            servicer=service,
+        )
+        raft.failed.add_done_callback(self._ended)
+        self.store.attach(raft)
+        self.peers.attach(raft)
+
+    def _run(self, work: object) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(work)  # type: ignore[arg-type]
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, part: asyncio.Future[None]) -> None:
+        """A part that dies takes the manager down: its supervisor starts it again, from what is on disk."""
+        if not part.cancelled() and (error := part.exception()) is not None and not self.failed.done():
+            self.failed.set_exception(error)
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(server.stop(STOP_GRACE_S) for server in self._servers))
+        await self.peers.close()
+        if self._raft is not None:
+            await self._raft.stop()
+
+    async def wait_until_leading(self, timeout_s: float) -> None:
+        """NoLeader when that long has passed."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while not self.leads():
+            if asyncio.get_running_loop().time() > deadline:
+                raise NoLeader
+            await asyncio.sleep(0.01)
+
+    async def _renew(self) -> None:
+        """At our own port, which asks the leader wherever it is."""
+        key = new_key()
+        request = ca_pb2.RenewCertificateRequest(csr_pem=signing_request(key).decode())
+        async with node_channel(self._credentials, self._settings.address) as channel:
+            stub = ca_pb2_grpc.CertificateAuthorityStub(channel)
+            answer = await call(stub.RenewCertificate(request, timeout=10), self._settings.address)
+        fresh = Credentials(answer.certificate_pem.encode(), private_pem(key), self._credentials.root_pem)
+        if not fresh.matches() or not fresh.issued_by_root():
+            raise Internal("the renewed certificate does not fit the request")
+        await asyncio.to_thread(self._files.save, fresh)
+        self._credentials = fresh
+
+    def _manager_addresses(self) -> list[dispatcher_pb2.ManagerAddress]:
+        return [
+            dispatcher_pb2.ManagerAddress(node_id=each.node_id, address=each.address)
+            for each in self.peers.members().values()
+        ]

@@ -1,0 +1,124 @@
+"""Certificates for others: for a joining node against its token, and renewals for those that have one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from swarmnet.api.v1 import ca_pb2, ca_pb2_grpc
+from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.core.errors import InvalidArgument
+from swarmnet.core.secret import SecretBytes
+from swarmnet.core.state import Transaction
+from swarmnet.core.tokens import JoinToken, parse_token
+from swarmnet.manager.allocator import next_node_index
+from swarmnet.manager.ca.authority import Authority, Subject
+from swarmnet.manager.ca.tokens import role_of
+from swarmnet.manager.control.cluster import secrets_of
+from swarmnet.manager.control.surroundings import new_id
+from swarmnet.manager.identity import CallerRole, current_caller
+from swarmnet.manager.store import Store
+
+_ROLES = {types.ROLE_MANAGER: CallerRole.MANAGER, types.ROLE_WORKER: CallerRole.WORKER}
+_NAMES = {types.ROLE_MANAGER: "manager", types.ROLE_WORKER: "worker"}
+_LONGEST_HOSTNAME = 253
+
+
+class Issuer:
+    """Signs with the root key that the replicated state holds."""
+
+    def __init__(self, store: Store, managers: Callable[[], Sequence[str]]) -> None:
+        """`managers`: host:port of every manager's API, as of now."""
+        self._store = store
+        self._managers = managers
+
+    def answer(self, csr_pem: str, node_id: str, role: CallerRole) -> ca_pb2.IssueCertificateResponse:
+        transaction = Transaction(self._store.state)
+        cluster = transaction.cluster()
+        key = SecretBytes(secrets_of(transaction).root_key_pem)
+        authority = Authority.load(cluster.root_certificate_pem.encode(), key)
+        subject = Subject(node_id, role, cluster.meta.id)
+        certificate = authority.issue(csr_pem.encode(), subject, datetime.now(UTC))
+        return ca_pb2.IssueCertificateResponse(
+            node_id=node_id,
+            certificate_pem=certificate.decode(),
+            root_certificate_pem=cluster.root_certificate_pem,
+            manager_addresses=self._managers(),
+            cluster_id=cluster.meta.id,
+        )
+
+
+class BootstrapService(ca_pb2_grpc.BootstrapServicer):
+    """`root_pem` is answered by any manager; certificates are the leader's."""
+
+    def __init__(self, store: Store, issuer: Issuer, root_pem: bytes) -> None:
+        self._store = store
+        self._issuer = issuer
+        self._root_pem = root_pem.decode()
+
+    async def GetRootCertificate(
+        self, request: ca_pb2.GetRootCertificateRequest, context: object
+    ) -> ca_pb2.GetRootCertificateResponse:
+        return ca_pb2.GetRootCertificateResponse(root_certificate_pem=self._root_pem)
+
+    async def IssueCertificate(
+        self, request: ca_pb2.IssueCertificateRequest, context: object
+    ) -> ca_pb2.IssueCertificateResponse:
+        """The token first: without one, nothing of the request is looked at. The node exists from here on."""
+        token = parse_token(request.token)
+        role = self._role(Transaction(self._store.state), token, request.role)
+        node_id = new_id()
+        answer = self._issuer.answer(request.csr_pem, node_id, _ROLES[role])
+        answer.role = role
+
+        def decide(transaction: Transaction) -> None:
+            self._role(transaction, token, request.role)
+            node = joined_node(node_id, role, request)
+            node.index = next_node_index(transaction)
+            transaction.put(node)
+
+        await self._store.transact(decide)
+        return answer
+
+    def _role(
+        self, transaction: Transaction, token: JoinToken, wanted: types.Role.ValueType
+    ) -> types.Role.ValueType:
+        role = role_of(token, transaction.cluster(), secrets_of(transaction))
+        if wanted in _NAMES and wanted != role:
+            raise InvalidArgument(
+                f"the join token is for a {_NAMES[role]}, and this is a {_NAMES[wanted]}",
+                hint=f"Print the right one on a manager: `swarmnet swarm join-token {_NAMES[wanted]}`.",
+            )
+        return role
+
+
+def joined_node(
+    node_id: str, role: types.Role.ValueType, request: ca_pb2.IssueCertificateRequest
+) -> types.Node:
+    hostname = request.hostname
+    if not hostname or len(hostname) > _LONGEST_HOSTNAME or not hostname.isprintable() or " " in hostname:
+        raise InvalidArgument("the joining node gave no usable hostname", hint="Set the host's name.")
+    node = types.Node(meta=types.Meta(id=node_id), role=role, hostname=hostname)
+    if role == types.ROLE_MANAGER:
+        node.address, node.bootstrap_address = request.address, request.bootstrap_address
+    return node
+
+
+class CertificateService(ca_pb2_grpc.CertificateAuthorityServicer):
+    """A removed node is refused before it gets here."""
+
+    def __init__(self, issuer: Issuer) -> None:
+        self._issuer = issuer
+
+    async def RenewCertificate(
+        self, request: ca_pb2.RenewCertificateRequest, context: object
+    ) -> ca_pb2.IssueCertificateResponse:
+        caller = current_caller()
+        answer = self._issuer.answer(request.csr_pem, caller.node_id, caller.role)
+        answer.role = next(role for role, name in _ROLES.items() if name is caller.role)
+        return answer
+
+    async def IssueClientCertificate(
+        self, request: ca_pb2.RenewCertificateRequest, context: object
+    ) -> ca_pb2.IssueCertificateResponse:
+        return self._issuer.answer(request.csr_pem, new_id(), CallerRole.CLIENT)

@@ -1,0 +1,15 @@
+"""The control API, put together from its nouns."""
+
+from __future__ import annotations
+
+from swarmnet.manager.control.cluster import ClusterNoun
+from swarmnet.manager.control.keys import KeyNoun
+from swarmnet.manager.control.networks import NetworkNoun
+from swarmnet.manager.control.nodes import NodeNoun
+from swarmnet.manager.control.services import ServiceNoun
+from swarmnet.manager.control.tasks import TaskNoun
+from swarmnet.manager.control.watch import WatchNoun
+
+
+class Control(ClusterNoun, NodeNoun, NetworkNoun, ServiceNoun, TaskNoun, KeyNoun, WatchNoun):
+    """Every rpc of `swarmnet.api.v1.Control`; runs on the leading manager, on a current state."""

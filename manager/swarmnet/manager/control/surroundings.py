@@ -1,0 +1,51 @@
+"""What the nouns of the control API work with, and how they make ids."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from swarmnet.core.ids import make_id
+from swarmnet.manager.store import Store
+
+
+class Managers(Protocol):
+    """The managers as Raft sees them."""
+
+    def leader_id(self) -> str:
+        """Empty when none is known."""
+
+    def reachable(self, node_id: str) -> bool: ...
+
+    def is_member(self, node_id: str) -> bool: ...
+
+    async def remove(self, node_id: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """`node_id` and `bootstrap_address` are this manager's; `waiting_for`: who still owes a scope's step."""
+
+    node_id: str
+    bootstrap_address: str
+    store: Store
+    managers: Managers
+    waiting_for: Callable[[str], tuple[str, ...]]
+
+
+class Noun:
+    """The part of the control API about one kind of object."""
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._here = surroundings
+        self._store = surroundings.store
+
+
+def new_id(request_id: str = "") -> str:
+    """A new object's id; the same one for the same request id, which is how a retry finds its object."""
+    if request_id:
+        return make_id(hashlib.sha256(b"swarmnet/1 request" + request_id.encode()).digest()[:16])
+    return make_id(secrets.token_bytes(16))

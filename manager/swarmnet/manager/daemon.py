@@ -1,0 +1,181 @@
+"""swarmnet-manager as a whole: outside of a swarm, or in one, and the ways between."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc.aio
+import structlog
+
+from swarmnet.api.v1 import local_pb2, local_pb2_grpc
+from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.core.errors import FailedPrecondition, NotAManager, SwarmnetError
+from swarmnet.core.state import Transaction
+from swarmnet.core.tokens import parse_token
+from swarmnet.manager.active import ActiveManager
+from swarmnet.manager.ca.credentials import Credentials
+from swarmnet.manager.ca.files import IdentityFiles
+from swarmnet.manager.ca.tokens import token_of
+from swarmnet.manager.control.cluster import secrets_of
+from swarmnet.manager.departure import check_may_leave, depart
+from swarmnet.manager.entering import found_swarm, join_swarm
+from swarmnet.manager.forward import Swarm
+from swarmnet.manager.founding import checked
+from swarmnet.manager.local import LocalService
+from swarmnet.manager.server import STOP_GRACE_S, make_socket_server
+from swarmnet.manager.settings import Settings
+
+log = structlog.get_logger()
+
+
+class Daemon:
+    """One operation at a time changes what it is; each leaves it either as it was or fully changed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._files = IdentityFiles(settings.state_dir)
+        self._active: ActiveManager | None = None
+        self._state = "inactive"
+        self._error = ""
+        self._changing = asyncio.Lock()
+        self._socket: grpc.aio.Server | None = None
+        self._lock = _lock(settings.state_dir)
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def start(self) -> None:
+        """In the swarm that the state directory knows, if any; then answer on the unix socket."""
+        if (credentials := self._files.load()) is not None:
+            self._check_valid(credentials)
+            active = ActiveManager(self._settings, self._files, credentials)
+            await active.start()
+            self._enter(active)
+        self._socket = await make_socket_server(self._settings.socket, self._swarm)
+        local_pb2_grpc.add_LocalServicer_to_server(LocalService(self), self._socket)
+        await self._socket.start()
+        log.info("manager started", state=self._state, socket=str(self._settings.socket))
+
+    def _check_valid(self, credentials: Credentials) -> None:
+        if credentials.expires_at() <= datetime.now(UTC):
+            raise FailedPrecondition(
+                f"this manager's certificate expired at {credentials.expires_at():%Y-%m-%d %H:%M} UTC",
+                hint="Set the host's clock if it is wrong. Else remove this manager on another one, empty "
+                f"{self._settings.state_dir} and join again.",
+            )
+
+    async def stop(self) -> None:
+        if self._socket is not None:
+            await self._socket.stop(STOP_GRACE_S)
+            self._settings.socket.unlink(missing_ok=True)
+        if self._active is not None:
+            await self._active.stop()
+        os.close(self._lock)
+        log.info("manager stopped")
+
+    def _swarm(self) -> Swarm:
+        if self._active is None:
+            raise NotAManager(
+                "This node is not a swarm manager.",
+                hint="Use `swarmnet swarm init` or `swarmnet swarm join` to connect this node to a swarm "
+                "and try again.",
+            )
+        return self._active
+
+    def _enter(self, active: ActiveManager) -> None:
+        active.failed.add_done_callback(self._pass_on)
+        self._active, self._state, self._error = active, "active", ""
+        log.info("in a swarm", node=active.node_id, cluster=active.cluster_id)
+
+    def _pass_on(self, failed: asyncio.Future[None]) -> None:
+        if not failed.cancelled() and (error := failed.exception()) and not self.failed.done():
+            self.failed.set_exception(error)
+
+    # local.Operations
+
+    def info(self) -> local_pb2.LocalInfo:
+        info = local_pb2.LocalInfo(state=self._state, error=self._error)
+        if self._active is not None:
+            info.node_id, info.cluster_id = self._active.node_id, self._active.cluster_id
+            info.manager_id = self._active.peers.leader_id()
+            info.managers.extend(each.address for each in self._active.peers.members().values())
+        return info
+
+    async def init(self, request: local_pb2.InitRequest) -> local_pb2.InitResponse:
+        async with self._changing:
+            self._check_inactive()
+            wishes = checked(request)
+            active = await found_swarm(self._settings, self._files, wishes)
+            self._enter(active)
+            transaction = Transaction(active.store.state)
+            token = token_of(types.ROLE_WORKER, transaction.cluster(), secrets_of(transaction))
+            return local_pb2.InitResponse(
+                node_id=active.node_id,
+                cluster_id=active.cluster_id,
+                worker_token=token.text(),
+                address=self._settings.bootstrap_address,
+            )
+
+    async def join(self, request: local_pb2.JoinRequest) -> local_pb2.JoinResponse:
+        async with self._changing:
+            self._check_inactive()
+            token = parse_token(request.token)
+            self._state, self._error = "pending", ""
+            try:
+                active = await join_swarm(self._settings, self._files, token, list(request.addresses))
+            except SwarmnetError as error:
+                self._error = error.message
+                raise
+            finally:
+                self._state = "inactive"
+            self._enter(active)
+            return local_pb2.JoinResponse(node_id=active.node_id, cluster_id=active.cluster_id)
+
+    def _check_inactive(self) -> None:
+        if self._active is not None:
+            raise FailedPrecondition(
+                "This node is already part of a swarm. Use `swarmnet swarm leave` to leave this swarm "
+                "and join another one."
+            )
+
+    async def leave(self, *, force: bool) -> None:
+        async with self._changing:
+            if (active := self._active) is None:
+                raise FailedPrecondition(
+                    "This node is not part of a swarm", hint="There is nothing to leave: see `swarmnet info`."
+                )
+            if not force:
+                check_may_leave(active)
+            await _part(active, force=force)
+            self._active, self._state = None, "inactive"
+            await active.stop()
+            self._files.erase()
+            log.info("left the swarm", node=active.node_id)
+
+
+async def _part(active: ActiveManager, *, force: bool) -> None:
+    """With force it goes even when no other manager agrees."""
+    if len(active.peers.members()) <= 1:
+        return
+    try:
+        await depart(active)
+    except SwarmnetError as error:
+        if not force:
+            raise
+        log.warning("left without the others' consent", node=active.node_id, error=str(error))
+
+
+def _lock(state_dir: Path) -> int:
+    """Held as long as the process lives: one manager per state directory."""
+    descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise FailedPrecondition(
+            f"another swarmnet-manager uses the state directory {state_dir}",
+            hint="Stop it first, or give this one a --state-dir of its own.",
+        ) from error
+    return descriptor

@@ -1,0 +1,259 @@
+"""The dispatcher: one stream per worker, keys and assignments down, what became of them up.
+
+A session only registers its node and hands on what the worker says; the loops here and elsewhere do the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from ipaddress import ip_address
+from typing import Any, Final
+
+import structlog
+
+from swarmnet.api.v1 import dispatcher_pb2 as dispatcher
+from swarmnet.api.v1 import dispatcher_pb2_grpc
+from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.core.errors import AlreadyExists, InvalidArgument, SwarmnetError, Unavailable
+from swarmnet.core.ids import check_name
+from swarmnet.core.keys import GOSSIP_SCOPE
+from swarmnet.core.state import Transaction
+from swarmnet.manager import dispatcher_assignment, dispatcher_liveness, dispatcher_status
+from swarmnet.manager.dispatcher_acks import Acknowledgements
+from swarmnet.manager.dispatcher_assignment import Picture
+from swarmnet.manager.dispatcher_liveness import Liveness
+from swarmnet.manager.dispatcher_session import WorkerSession
+from swarmnet.manager.dispatcher_status import Statuses
+from swarmnet.manager.identity import current_caller
+from swarmnet.manager.keymanager import request_rotation
+from swarmnet.manager.loop import Loop
+from swarmnet.manager.store import Store, Subscription
+
+log = structlog.get_logger()
+
+_COALESCE_S: Final = 0.005
+_HELLO_S: Final = 10.0
+_LONGEST_HOSTNAME: Final = 253
+_LARGEST_HELLO_BYTES: Final = 64 * 1024
+_REMOVED: Final = "this node was removed from the swarm"
+
+
+class DispatcherService(dispatcher_pb2_grpc.DispatcherServicer):
+    """Serves the workers on the leading manager. `managers` tells where else they can go."""
+
+    def __init__(
+        self,
+        store: Store,
+        managers: Callable[[], Sequence[dispatcher.ManagerAddress]],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.acks = Acknowledgements(store.state)
+        self._store = store
+        self._managers = managers
+        self._monotonic = monotonic
+        self._sessions: dict[str, WorkerSession] = {}
+        self._liveness = Liveness()
+        self._statuses = Statuses(store.state)
+        self._pusher = Pusher(store, self.push)
+        self._refusal: SwarmnetError | None = None
+        self._writer = Loop("task status", store, dispatcher_status.KINDS, self._statuses.plan)
+        self._watch = Loop("liveness", store, dispatcher_liveness.KINDS, self._liveness.plan, monotonic)
+
+    # The leader's side
+
+    def begin(self) -> tuple[Loop, Loop, Pusher]:
+        """This manager leads now: what was known of the workers counts no more. Returns what is to run."""
+        self.acks.clear()
+        self._liveness.begin()
+        self._statuses.begin()
+        self._refusal = None
+        return self._writer, self._watch, self._pusher
+
+    def close_sessions(self, error: SwarmnetError) -> None:
+        """End every session with the error, and those that are just being opened, until `begin`."""
+        self._refusal = error
+        for session in list(self._sessions.values()):
+            session.close(error)
+
+    def push(self) -> None:
+        """Give every session its assignment, or the reason why it has none any more."""
+        if self._sessions:
+            picture = Picture(self._store.state, self._managers())
+            for session in list(self._sessions.values()):
+                _push_to(session, picture)
+
+    # The workers' side
+
+    async def Session(self, request_iterator: Any, context: Any) -> AsyncIterator[dispatcher.ManagerMessage]:
+        """Until either side ends it. A second session of a node ends its first."""
+        node_id = current_caller().node_id
+        incoming = aiter(request_iterator)
+        hello = await _first_message(incoming)
+        self.acks.forget(node_id)
+        self._liveness.heard(node_id, self._monotonic())
+        registered = await self._store.transact(lambda t: _register(t, node_id, hello))
+        if not registered:
+            yield dispatcher.ManagerMessage(removed=dispatcher.Removed(reason=_REMOVED))
+            return
+        session = self._open(node_id)
+        reader = asyncio.create_task(self._read(session, incoming), name=f"session of {node_id}")
+        try:
+            async with aclosing(session.messages()) as messages:
+                async for message in messages:
+                    yield message
+        finally:
+            reader.cancel()
+            if self._sessions.get(node_id) is session:
+                del self._sessions[node_id]
+            log.info("worker session ended", node=node_id)
+
+    def _open(self, node_id: str) -> WorkerSession:
+        if self._refusal is not None:
+            raise self._refusal
+        if (older := self._sessions.get(node_id)) is not None:
+            older.close(Unavailable("this node opened another session"))
+        session = self._sessions[node_id] = WorkerSession(node_id)
+        log.info("worker session opened", node=node_id)
+        self._pusher.wake()
+        return session
+
+    async def _read(self, session: WorkerSession, incoming: AsyncIterator[dispatcher.WorkerMessage]) -> None:
+        """Take what the worker says until it stops; however that ends, it ends the session."""
+        try:
+            async for message in incoming:
+                if not await self._take(session.node_id, message):
+                    break
+            session.close()
+        except SwarmnetError as error:
+            session.close(error)
+        except Exception:
+            log.exception("worker session failed", node=session.node_id)
+            session.close(Unavailable("the manager failed on what this node said"))
+
+    async def _take(self, node_id: str, message: dispatcher.WorkerMessage) -> bool:
+        """Whether the session goes on."""
+        self._liveness.heard(node_id, self._monotonic())
+        kind = message.WhichOneof("message")
+        if kind == "tasks":
+            if self._statuses.offer(node_id, message.tasks.statuses):
+                self._writer.wake()
+        elif kind == "keys":
+            self.acks.put(node_id, message.keys)
+        elif kind == "leave":
+            await self._store.transact(lambda t: _leave(t, node_id))
+            return False
+        elif kind != "heartbeat":
+            raise InvalidArgument(f"unexpected message in a session: {kind}")
+        return True
+
+
+class Pusher:
+    """Pushes whenever something changed that assignments are made of; changes close together go as one."""
+
+    name = "assignments"
+
+    def __init__(self, store: Store, push: Callable[[], None]) -> None:
+        self._store = store
+        self._push = push
+        self._changes: Subscription | None = None
+
+    def wake(self) -> None:
+        """Push soon: there is a new session."""
+        if self._changes is not None:
+            self._changes.reset()
+
+    async def run(self) -> None:
+        with self._store.subscribe(*dispatcher_assignment.KINDS) as self._changes:
+            while True:
+                self._push()
+                await self._changes.next()
+                await asyncio.sleep(_COALESCE_S)
+
+
+def _push_to(session: WorkerSession, picture: Picture) -> None:
+    node = picture.node(session.node_id)
+    if node is None:
+        session.remove(_REMOVED)
+    elif node.fenced or node.state == types.NODE_STATE_DOWN:
+        session.close(Unavailable(f"this node was marked down: {node.message}", hint="It registers again."))
+    else:
+        session.offer(picture.assignment(node))
+
+
+async def _first_message(incoming: AsyncIterator[dispatcher.WorkerMessage]) -> dispatcher.Hello:
+    try:
+        async with asyncio.timeout(_HELLO_S):
+            message = await anext(incoming)
+    except TimeoutError:
+        raise InvalidArgument(f"no hello within {_HELLO_S:g} s") from None
+    except StopAsyncIteration:
+        raise InvalidArgument("the session ended before its hello") from None
+    if message.WhichOneof("message") != "hello":
+        raise InvalidArgument("a session starts with a hello")
+    _check_hello(message.hello)
+    return message.hello
+
+
+def _check_hello(hello: dispatcher.Hello) -> None:
+    check_name(hello.hostname, "host", longest=_LONGEST_HOSTNAME)
+    if hello.ByteSize() > _LARGEST_HELLO_BYTES:
+        raise InvalidArgument(
+            f"a hello of {hello.ByteSize()} bytes is above the limit of {_LARGEST_HELLO_BYTES}",
+            hint="Keep fewer images in the worker's image store.",
+        )
+    host, _, port = hello.gossip_address.rpartition(":")
+    try:
+        ip_address(hello.data_path_address)
+        ip_address(host.strip("[]"))
+        if not 0 < int(port) <= 65535:
+            raise ValueError(port)
+    except ValueError as error:
+        raise InvalidArgument(
+            f"bad addresses: gossip {hello.gossip_address!r}, data path {hello.data_path_address!r}",
+            hint="Start the worker with addresses of its host: --advertise-addr and --data-path-addr.",
+        ) from error
+
+
+def _register(transaction: Transaction, node_id: str, hello: dispatcher.Hello) -> bool:
+    """Make the node READY as it describes itself. False: the cluster has no such worker (any more)."""
+    node = transaction.get(types.Node, node_id)
+    if node is None or node.role != types.ROLE_WORKER:
+        return False
+    for other in transaction.scan(types.Node):
+        _check_address_free(other, node, hello.data_path_address)
+    changed = transaction.edit(node)
+    changed.hostname = hello.hostname
+    changed.address = hello.gossip_address
+    changed.data_path_address = hello.data_path_address
+    changed.capabilities.CopyFrom(hello.capabilities)
+    changed.state = types.NODE_STATE_READY
+    changed.message = ""
+    changed.fenced = False
+    if changed != node:
+        transaction.put(changed)
+    return True
+
+
+def _check_address_free(other: types.Node, node: types.Node, address: str) -> None:
+    """Two nodes at one address: packets for one would be sent to the other."""
+    live = other.role == types.ROLE_WORKER and other.state != types.NODE_STATE_DOWN
+    if live and other.meta.id != node.meta.id and other.data_path_address == address:
+        raise AlreadyExists(
+            f"data path address {address} is that of node {other.hostname} ({other.meta.id})",
+            hint="Give this worker an address of its own with --data-path-addr, or remove the other node: "
+            f"`swarmnet node rm --force {other.meta.id}`.",
+        )
+
+
+def _leave(transaction: Transaction, node_id: str) -> None:
+    """It is down at once; its tasks' networks are rekeyed when these are given up, gossip now."""
+    node = transaction.get(types.Node, node_id)
+    if node is not None:
+        changed = transaction.edit(node)
+        changed.state = types.NODE_STATE_DOWN
+        changed.message = "it left the swarm"
+        transaction.put(changed)
+        request_rotation(transaction, (GOSSIP_SCOPE,), "node left")

@@ -1,0 +1,53 @@
+"""What the workers say they have of each scope's keys. Volatile: they tell a new leader again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from swarmnet.api.v1 import dispatcher_pb2 as dispatcher
+from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.core import rotation
+from swarmnet.core.rotation import Report
+from swarmnet.core.state import State
+from swarmnet.manager.entitlement import entitled, up
+
+
+class Acknowledgements:
+    """The latest report of every node. `on_change` is called after each new one."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._reports: dict[str, dict[str, Report]] = {}
+        self.on_change: Callable[[], None] = _nobody_listens
+
+    def put(self, node_id: str, report: dispatcher.KeyReport) -> None:
+        """Replace the node's report. Scopes that do not exist are left out: it cannot grow at will."""
+        self._reports[node_id] = {
+            each.scope: Report(frozenset(each.installed), each.sending, each.exhausted, each.error)
+            for each in report.scopes
+            if self._state.get(types.KeyScope, each.scope) is not None
+        }
+        self.on_change()
+
+    def forget(self, node_id: str) -> None:
+        """The node starts a session: what it had before counts no more."""
+        self._reports.pop(node_id, None)
+
+    def clear(self) -> None:
+        self._reports.clear()
+
+    def of(self, scope_id: str) -> Mapping[str, Report]:
+        """Node id -> its report on the scope, of the nodes that told one."""
+        return {node: scopes[scope_id] for node, scopes in self._reports.items() if scope_id in scopes}
+
+    def waiting_for(self, scope_id: str) -> tuple[str, ...]:
+        """Ids of the nodes, none of them down, that have not acknowledged the step in progress."""
+        scope = self._state.get(types.KeyScope, scope_id)
+        if scope is None:
+            return ()
+        waited_on = entitled(self._state, scope_id) & up(self._state.all(types.Node))
+        return tuple(sorted(rotation.waiting_for(scope, waited_on, self.of(scope_id))))
+
+
+def _nobody_listens() -> None:
+    pass

@@ -1,0 +1,62 @@
+"""The manager's end of one worker's stream: the newest assignment, until somebody closes it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from swarmnet.api.v1 import dispatcher_pb2 as dispatcher
+from swarmnet.core.errors import SwarmnetError
+
+
+class WorkerSession:
+    """Assignments are complete, so only the newest waits to be sent, however slow the worker is."""
+
+    def __init__(self, node_id: str) -> None:
+        self.node_id = node_id
+        self._newest: dispatcher.Assignment | None = None
+        self._unsent = False
+        self._sequence = 0
+        self._wake = asyncio.Event()
+        self._closed = False
+        self._error: SwarmnetError | None = None
+        self._removed = ""
+
+    def offer(self, assignment: dispatcher.Assignment) -> None:
+        """Send it, unless it says what the last one said."""
+        if assignment != self._newest:
+            self._newest = assignment
+            self._unsent = True
+            self._wake.set()
+
+    def remove(self, reason: str) -> None:
+        """Tell the worker that it is no longer of the cluster, and end."""
+        self._removed = reason
+        self.close()
+
+    def close(self, error: SwarmnetError | None = None) -> None:
+        """End the stream, with the error if there is one. The first closing counts."""
+        if not self._closed:
+            self._closed, self._error = True, error
+            self._wake.set()
+
+    async def messages(self) -> AsyncGenerator[dispatcher.ManagerMessage, None]:
+        """What to send, in order. Raises what the session was closed with."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._closed:
+                break
+            if self._unsent and self._newest is not None:
+                self._unsent = False
+                yield self._numbered(self._newest)
+        if self._removed:
+            yield dispatcher.ManagerMessage(removed=dispatcher.Removed(reason=self._removed))
+        if self._error is not None:
+            raise self._error
+
+    def _numbered(self, assignment: dispatcher.Assignment) -> dispatcher.ManagerMessage:
+        self._sequence += 1
+        message = dispatcher.ManagerMessage(assignment=assignment)
+        message.assignment.sequence = self._sequence
+        return message

@@ -1,0 +1,120 @@
+"""The two ways of a manager into a swarm: make a new one, or join one."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from swarmnet.api.v1 import ca_pb2, raft_pb2, raft_pb2_grpc
+from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.core.errors import Internal, NoLeader, SwarmnetError, Unavailable
+from swarmnet.core.ids import make_id
+from swarmnet.core.timestamps import seconds
+from swarmnet.core.tokens import JoinToken
+from swarmnet.manager.active import ActiveManager
+from swarmnet.manager.ca.authority import Authority, Subject, new_key, private_pem, signing_request
+from swarmnet.manager.ca.credentials import Credentials
+from swarmnet.manager.ca.files import IdentityFiles
+from swarmnet.manager.founding import Wishes, found
+from swarmnet.manager.identity import CallerRole
+from swarmnet.manager.joining import Enrolment, call, enrol
+from swarmnet.manager.raft.member import Member
+from swarmnet.manager.settings import Settings
+from swarmnet.manager.tls import node_channel
+
+_FIRST_LEAD_S: Final = 10.0
+_JOIN_S: Final = 10.0
+_PAUSE_S: Final = 0.1
+
+
+async def found_swarm(settings: Settings, files: IdentityFiles, wishes: Wishes) -> ActiveManager:
+    """A cluster of this one manager. The identity is saved last: before, there is nothing to start from."""
+    files.erase()  # what an attempt that was interrupted left
+    cluster_id, node_id = make_id(secrets.token_bytes(16)), make_id(secrets.token_bytes(16))
+    authority = Authority.create(cluster_id, datetime.now(UTC))
+    credentials = _own_credentials(authority, node_id, cluster_id)
+    node = types.Node(
+        meta=types.Meta(id=node_id),
+        role=types.ROLE_MANAGER,
+        hostname=socket.gethostname(),
+        address=settings.address,
+        bootstrap_address=settings.bootstrap_address,
+    )
+    active = ActiveManager(settings, files, credentials)
+    await active.start(bootstrap=Member(node_id, settings.address))
+    try:
+        await active.wait_until_leading(_FIRST_LEAD_S)
+        now = seconds(active.store.now())
+        await active.store.transact(
+            lambda transaction: found(
+                transaction, now, cluster_id=cluster_id, authority=authority, wishes=wishes, node=node
+            )
+        )
+        files.save(credentials)
+    except BaseException:
+        await active.stop()
+        raise
+    return active
+
+
+def _own_credentials(authority: Authority, node_id: str, cluster_id: str) -> Credentials:
+    key = new_key()
+    subject = Subject(node_id, CallerRole.MANAGER, cluster_id)
+    certificate = authority.issue(signing_request(key), subject, datetime.now(UTC))
+    return Credentials(certificate, private_pem(key), authority.root_pem)
+
+
+async def join_swarm(
+    settings: Settings, files: IdentityFiles, token: JoinToken, addresses: Sequence[str]
+) -> ActiveManager:
+    """A certificate against the token, then a place in Raft."""
+    files.erase()
+    request = ca_pb2.IssueCertificateRequest(
+        hostname=socket.gethostname(),
+        role=types.ROLE_MANAGER,
+        address=settings.address,
+        bootstrap_address=settings.bootstrap_address,
+    )
+    enrolment = await enrol(token, addresses, request)
+    active = ActiveManager(settings, files, enrolment.credentials)
+    me = Member(active.node_id, settings.address)
+
+    async def ask() -> tuple[Member, ...]:
+        return await _join_raft(enrolment, me)
+
+    await active.start(join=ask)
+    try:
+        files.save(enrolment.credentials)
+    except BaseException:
+        await active.stop()
+        raise
+    return active
+
+
+async def _join_raft(enrolment: Enrolment, me: Member) -> tuple[Member, ...]:
+    """Ask one manager after the other until the leader among them has added us."""
+    deadline = asyncio.get_running_loop().time() + _JOIN_S
+    failure: SwarmnetError = NoLeader()
+    while asyncio.get_running_loop().time() < deadline:
+        for address in enrolment.managers:
+            if address == me.address:  # our own, which the managers know by now
+                continue
+            try:
+                return await _ask_to_join(enrolment.credentials, address, me)
+            except Unavailable as error:
+                failure = error
+        await asyncio.sleep(_PAUSE_S)
+    raise failure
+
+
+async def _ask_to_join(credentials: Credentials, address: str, me: Member) -> tuple[Member, ...]:
+    request = raft_pb2.RaftJoinRequest(member=raft_pb2.RaftMember(node_id=me.node_id, address=me.address))
+    async with node_channel(credentials, address) as channel:
+        answer = await call(raft_pb2_grpc.RaftStub(channel).Join(request, timeout=_JOIN_S), address)
+    if me.node_id not in {each.node_id for each in answer.members}:
+        raise Internal(f"the manager at {address} added another node than this one")
+    return tuple(Member(each.node_id, each.address) for each in answer.members)

@@ -1,0 +1,197 @@
+"""Any manager answers any client: what is the leader's to answer goes there, byte for byte.
+
+A call waits a few seconds for a leader, so that a command given during an election just works. It is sent
+again only when it surely was not executed: no connection to the leader, or the answer that it does not lead.
+A leader that is lost in the middle of a call ends it with Unavailable: the client knows whether to repeat it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from functools import partial
+from typing import Any, Final, Protocol, TypeAlias
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError, Message
+
+from swarmnet.core.errors import InvalidArgument, NoLeader, NotLeader, SwarmnetError, Unavailable
+from swarmnet.core.status import TRAILER, decode
+from swarmnet.manager.admission import FORWARDED_NODE, FORWARDED_ROLE
+from swarmnet.manager.identity import current_caller
+from swarmnet.manager.rpcs import RPCS, Rpc
+
+LEADER_WAIT_S: Final = 3.0
+_PAUSE_S: Final = 0.02
+_CONNECT_S: Final = 0.1
+"""Then it is looked again who leads; connecting goes on meanwhile."""
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+class Swarm(Protocol):
+    """What the gateway needs of this manager's place in the swarm."""
+
+    def servicer(self, service: str) -> object:
+        """What answers the service's calls here. FailedPrecondition outside of a swarm."""
+
+    def leads(self) -> bool: ...
+
+    def leader_channel(self) -> grpc.aio.Channel | None:
+        """To the manager that leads, as far as this one knows; None if it knows of none."""
+
+    async def admit_leading(self, service: str) -> None:
+        """Before a call is answered here: the state is current, the caller still of the swarm."""
+
+
+class Gateway(grpc.GenericRpcHandler):
+    """Answers the services that belong to the leader: here if this manager leads, else there."""
+
+    def __init__(
+        self, swarm: Callable[[], Swarm], services: frozenset[str], anywhere: frozenset[str] = frozenset()
+    ) -> None:
+        """`anywhere`: paths of rpcs that any manager answers by itself."""
+        self._swarm = swarm
+        self._services = services
+        self._anywhere = anywhere
+
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        rpc = RPCS.get(str(handler_call_details.method))
+        if rpc is None or rpc.service not in self._services:
+            return None
+        if not rpc.server_streams:
+            unary = partial(self._unary, rpc)
+            return grpc.unary_unary_rpc_method_handler(unary, response_serializer=_encoded)
+        stream = partial(self._stream, rpc)
+        if rpc.client_streams:
+            return grpc.stream_stream_rpc_method_handler(stream, response_serializer=_encoded)
+        return grpc.unary_stream_rpc_method_handler(stream, response_serializer=_encoded)
+
+    async def _unary(self, rpc: Rpc, raw: bytes, context: Context) -> object:
+        deadline = asyncio.get_running_loop().time() + LEADER_WAIT_S
+        while True:
+            try:
+                if (channel := await self._leader(rpc, context)) is None:
+                    behaviour = getattr(self._swarm().servicer(rpc.service), rpc.name)
+                    return await behaviour(_decoded(rpc, raw), context)
+                return await self._forwarded(rpc, channel, raw, context)
+            except (NotLeader, NoLeader):
+                if is_forwarded(context) or asyncio.get_running_loop().time() > deadline:
+                    raise
+            await asyncio.sleep(_PAUSE_S)
+
+    async def _leader(self, rpc: Rpc, context: Context) -> grpc.aio.Channel | None:
+        """None: it is this manager, and it may answer. NoLeader, NotLeader: ask again in a moment."""
+        swarm = self._swarm()
+        if rpc.path in self._anywhere:
+            return None
+        if swarm.leads():
+            await swarm.admit_leading(rpc.service)
+            return None
+        if is_forwarded(context):
+            raise NotLeader("this manager does not lead", hint="Ask again: a new leader is being elected.")
+        if (channel := swarm.leader_channel()) is None:
+            raise NoLeader
+        try:
+            await asyncio.wait_for(channel.channel_ready(), _CONNECT_S)
+        except (TimeoutError, grpc.aio.UsageError):  # the latter: closed meanwhile, since it leads no more
+            raise NoLeader from None
+        return channel
+
+    async def _forwarded(self, rpc: Rpc, channel: grpc.aio.Channel, raw: bytes, context: Context) -> object:
+        multi: Any = channel.unary_unary(rpc.path)
+        call = multi(raw, metadata=_metadata(), timeout=_time_left(context))
+        try:
+            return bytes(await call)
+        except grpc.aio.AioRpcError as error:
+            raise _said_by_leader(error) from error
+
+    async def _stream(self, rpc: Rpc, request: Any, context: Context) -> AsyncGenerator[object, None]:
+        channel = await self._patient_leader(rpc, context)
+        source = (
+            self._served(rpc, request, context)
+            if channel is None
+            else self._piped(rpc, channel, request, context)
+        )
+        async with aclosing(source):
+            async for response in source:
+                yield response
+
+    async def _patient_leader(self, rpc: Rpc, context: Context) -> grpc.aio.Channel | None:
+        deadline = asyncio.get_running_loop().time() + LEADER_WAIT_S
+        while True:
+            try:
+                return await self._leader(rpc, context)
+            except (NotLeader, NoLeader):
+                if is_forwarded(context) or asyncio.get_running_loop().time() > deadline:
+                    raise
+            await asyncio.sleep(_PAUSE_S)
+
+    async def _served(self, rpc: Rpc, request: Any, context: Context) -> AsyncGenerator[object, None]:
+        behaviour = getattr(self._swarm().servicer(rpc.service), rpc.name)
+        decoded = _decoded_each(rpc, request) if rpc.client_streams else _decoded(rpc, request)
+        async with aclosing(behaviour(decoded, context)) as responses:
+            async for response in responses:
+                yield response
+
+    async def _piped(
+        self, rpc: Rpc, channel: grpc.aio.Channel, request: Any, context: Context
+    ) -> AsyncGenerator[object, None]:
+        multi: Any = channel.stream_stream if rpc.client_streams else channel.unary_stream
+        call = multi(rpc.path)(request, metadata=_metadata())
+        try:
+            await call.initial_metadata()
+            await context.send_initial_metadata(())
+            async for response in call:
+                yield response
+        except grpc.aio.AioRpcError as error:
+            raise _said_by_leader(error) from error
+        finally:
+            call.cancel()
+
+
+def is_forwarded(context: Context) -> bool:
+    return any(key == FORWARDED_ROLE for key, _ in context.invocation_metadata() or ())
+
+
+def _metadata() -> tuple[tuple[str, str], ...]:
+    caller = current_caller()
+    return ((FORWARDED_NODE, caller.node_id), (FORWARDED_ROLE, caller.role.value))
+
+
+def _time_left(context: Context) -> float | None:
+    return context.time_remaining()
+
+
+def _said_by_leader(error: grpc.aio.AioRpcError) -> SwarmnetError:
+    """The leader's own words, or that it went away in the middle."""
+    for key, value in error.trailing_metadata() or ():
+        if key == TRAILER and isinstance(value, bytes) and (said := decode(value)) is not None:
+            return said
+    return Unavailable(
+        f"the connection to the leading manager broke during the call ({error.code().name})",
+        hint="It may or may not have taken effect. Look first, or repeat it with the same request id.",
+    )
+
+
+def _decoded(rpc: Rpc, raw: bytes) -> Message:
+    try:
+        return rpc.request.FromString(raw)
+    except DecodeError:
+        raise InvalidArgument(
+            f"the request is no {rpc.request.DESCRIPTOR.full_name}",
+            hint="Use the stubs of this version's API.",
+        ) from None
+
+
+async def _decoded_each(rpc: Rpc, requests: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+    async for raw in requests:
+        yield _decoded(rpc, raw)
+
+
+def _encoded(response: Any) -> bytes:
+    return response if isinstance(response, bytes) else bytes(response.SerializeToString())

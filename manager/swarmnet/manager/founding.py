@@ -1,0 +1,106 @@
+"""The first objects of a new cluster, put in one command."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import ip_network
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from google.protobuf.duration_pb2 import Duration
+
+from swarmnet.api.v1 import local_pb2
+from swarmnet.api.v1 import store_pb2 as store
+from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.core.endpoints import public_key
+from swarmnet.core.errors import InvalidArgument
+from swarmnet.core.keys import GOSSIP_SCOPE
+from swarmnet.core.limits import (
+    ADDRESS_POOL,
+    HEARTBEAT_PERIOD_S,
+    KEY_ROTATION_PERIOD_S,
+    ROTATION_DEADLINE_S,
+    SUBNET_PREFIX_LENGTH,
+)
+from swarmnet.core.secret import SecretBytes
+from swarmnet.core.state import Transaction
+from swarmnet.core.timestamps import duration, seconds
+from swarmnet.manager.allocator import next_node_index
+from swarmnet.manager.ca.authority import Authority
+from swarmnet.manager.control.cluster import TOKEN_BYTES, check_rotation_period
+from swarmnet.manager.keymanager import create_scope
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What an operator chose for a new cluster."""
+
+    rotation_period: Duration
+    pools: tuple[str, ...]
+    subnet_prefix_length: int
+
+
+def checked(request: local_pb2.InitRequest) -> Wishes:
+    """With defaults filled in. InvalidArgument names what is wrong."""
+    period = duration(KEY_ROTATION_PERIOD_S)
+    if request.HasField("key_rotation_period"):
+        period = request.key_rotation_period
+        check_rotation_period(period)
+    length = request.subnet_prefix_length or SUBNET_PREFIX_LENGTH
+    pools = tuple(request.address_pools) or (ADDRESS_POOL,)
+    _check_pools(pools, length)
+    return Wishes(period, pools, length)
+
+
+def _check_pools(pools: Sequence[str], length: int) -> None:
+    for text in pools:
+        try:
+            pool = ip_network(text)
+        except ValueError as error:
+            raise InvalidArgument(
+                f"invalid address pool {text!r}: {error}", hint="Write it as CIDR, such as 10.0.0.0/8."
+            ) from error
+        if not pool.prefixlen <= length <= pool.max_prefixlen - 2:
+            raise InvalidArgument(
+                f"subnets of prefix length {length} do not fit the address pool {text}",
+                hint=f"Use a length from {pool.prefixlen} to {pool.max_prefixlen - 2}.",
+            )
+
+
+def found(
+    transaction: Transaction,
+    now: float,
+    *,
+    cluster_id: str,
+    authority: Authority,
+    wishes: Wishes,
+    node: types.Node,
+) -> None:
+    """Put the cluster, its secrets, its first manager and the gossip scope."""
+    signing_key = SecretBytes(Ed25519PrivateKey.generate().private_bytes_raw())
+    transaction.put(
+        types.Cluster(
+            meta=types.Meta(id=cluster_id),
+            root_certificate_pem=authority.root_pem.decode(),
+            root_digest=authority.digest,
+            endpoint_public_key=public_key(signing_key),
+            key_rotation_period=wishes.rotation_period,
+            address_pools=wishes.pools,
+            subnet_prefix_length=wishes.subnet_prefix_length,
+            heartbeat_period=duration(HEARTBEAT_PERIOD_S),
+            rotation_deadline=duration(ROTATION_DEADLINE_S),
+        )
+    )
+    transaction.put(
+        store.ClusterSecrets(
+            meta=types.Meta(id=cluster_id),
+            root_key_pem=authority.key_pem.reveal(),
+            worker_token_secret=secrets.token_bytes(TOKEN_BYTES),
+            manager_token_secret=secrets.token_bytes(TOKEN_BYTES),
+            endpoint_private_key=signing_key.reveal(),
+        )
+    )
+    node.index = next_node_index(transaction)
+    transaction.put(node)
+    create_scope(transaction, GOSSIP_SCOPE, now, seconds(wishes.rotation_period))

@@ -1,0 +1,102 @@
+"""The one interceptor of every server: who calls, may they, and what an error looks like on the wire."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from typing import Any, Final, TypeAlias
+
+import grpc
+import grpc.aio
+import structlog
+
+from swarmnet.core.errors import Internal, SwarmnetError
+from swarmnet.core.status import TRAILER, encode
+from swarmnet.manager.admission import Admit
+from swarmnet.manager.identity import set_caller
+
+log = structlog.get_logger()
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+_INTERNAL: Final = Internal(
+    "the manager failed on this call; its log says why", hint="Look at the log of the leading manager."
+)
+
+
+class Guard(grpc.aio.ServerInterceptor):
+    """Admits each call, sets its caller, and turns errors into a status with details.
+
+    An error that is none of ours is a defect: it is logged, and the client learns only that it happened.
+    """
+
+    def __init__(self, admit: Admit) -> None:
+        self._admit = admit
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        handler = await continuation(handler_call_details)
+        if handler is None:  # grpc answers UNIMPLEMENTED
+            return handler
+        path = str(handler_call_details.method)
+        serializers = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.stream_stream is not None:
+            guarded = self._streaming(path, handler.stream_stream)
+            return grpc.stream_stream_rpc_method_handler(guarded, **serializers)
+        if handler.unary_stream is not None:
+            guarded = self._streaming(path, handler.unary_stream)
+            return grpc.unary_stream_rpc_method_handler(guarded, **serializers)
+        if handler.stream_unary is not None:
+            return grpc.stream_unary_rpc_method_handler(
+                self._single(path, handler.stream_unary), **serializers
+            )
+        return grpc.unary_unary_rpc_method_handler(self._single(path, handler.unary_unary), **serializers)
+
+    def _single(self, path: str, behaviour: Any) -> Any:
+        async def call(request: Any, context: Context) -> Any:
+            async with self._guarded(path, context):
+                return await behaviour(request, context)
+
+        return call
+
+    def _streaming(self, path: str, behaviour: Any) -> Any:
+        async def call(request: Any, context: Context) -> None:
+            async with self._guarded(path, context):
+                responses = behaviour(request, context)
+                if inspect.isawaitable(responses):  # it writes to the context itself
+                    await responses
+                    return
+                async with aclosing(responses):
+                    async for response in responses:
+                        await context.write(response)
+
+        return call
+
+    def _guarded(self, path: str, context: Context) -> AbstractAsyncContextManager[None]:
+        @asynccontextmanager
+        async def guarded() -> AsyncIterator[None]:
+            try:
+                set_caller(self._admit(path, context))
+                yield
+            except SwarmnetError as error:
+                await refuse(context, error)
+            except grpc.aio.AbortError:
+                raise
+            except Exception:
+                log.exception("call failed", rpc=path)
+                await refuse(context, _INTERNAL)
+
+        return guarded()
+
+
+async def refuse(context: Context, error: SwarmnetError) -> None:
+    """End the call with the error's status, and its reason and hint in the trailer."""
+    code = grpc.StatusCode[error.status]
+    await context.abort(code, error.message, ((TRAILER, encode(error)),))

@@ -1,0 +1,37 @@
+"""Who is calling: the node and role of the certificate behind the call in progress.
+
+The server's interceptor sets it, from the peer's certificate, from the unix socket (root on this host is an
+operator), or from what a fellow manager forwards.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import Enum
+
+
+class CallerRole(Enum):
+    """The OU of a certificate."""
+
+    MANAGER = "swarmnet-manager"
+    WORKER = "swarmnet-worker"
+    CLIENT = "swarmnet-client"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    node_id: str
+    role: CallerRole
+
+
+_caller: ContextVar[Caller] = ContextVar("caller")
+
+
+def current_caller() -> Caller:
+    """The caller of the rpc that this code runs for. LookupError outside of one."""
+    return _caller.get()
+
+
+def set_caller(caller: Caller) -> None:
+    _caller.set(caller)

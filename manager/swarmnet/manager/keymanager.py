@@ -1,0 +1,144 @@
+"""The key manager: makes the epochs of every scope and takes each rotation through its steps."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from swarmnet.api.v1 import store_pb2 as store
+from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.core import rotation
+from swarmnet.core.keys import GOSSIP_SCOPE
+from swarmnet.core.limits import EPOCH_SECRET_BYTES, KEY_ROTATION_PERIOD_S, ROTATION_DEADLINE_S
+from swarmnet.core.rotation import Report, Step, Terms
+from swarmnet.core.state import Transaction
+from swarmnet.core.timestamps import seconds
+from swarmnet.manager.entitlement import holders, up
+from swarmnet.manager.loop import Batch
+
+log = structlog.get_logger()
+
+KINDS = (types.Cluster, types.Node, types.Task, types.KeyScope)
+_LONGEST_ERROR: Final = 300
+
+
+def create_scope(transaction: Transaction, scope_id: str, now: float, period_s: float) -> None:
+    """A scope with epoch 1 as current: for gossip together with the cluster, else with its network."""
+    transaction.put(rotation.first_epoch(scope_id, now, period_s))
+    secret = secrets.token_bytes(EPOCH_SECRET_BYTES)
+    transaction.put(store.ScopeSecrets(meta=types.Meta(id=scope_id), secrets={1: secret}))
+
+
+def request_rotation(transaction: Transaction, scope_ids: Iterable[str], reason: str) -> tuple[str, ...]:
+    """Rotate these scopes now; one that is rotating rotates once more after that. Unknown ids are left out.
+
+    Returns the ids of the scopes found.
+    """
+    found = []
+    for scope_id in scope_ids:
+        if (scope := transaction.get(types.KeyScope, scope_id)) is None:
+            continue
+        found.append(scope_id)
+        changed = transaction.edit(scope)
+        changed.again = True
+        if changed.phase == rotation.STABLE:
+            changed.reason = reason
+        transaction.put(changed)
+    return tuple(found)
+
+
+def rekey_without(transaction: Transaction, node_id: str, reason: str) -> tuple[str, ...]:
+    """Rotate every scope that the node has keys of, for when it is removed or fenced; call it before that."""
+    found = holders(transaction.scan(types.Node), transaction.scan(types.Task))
+    held = sorted(scope for scope, nodes in found.items() if node_id in nodes)
+    return request_rotation(transaction, held, reason)
+
+
+def terms_of(cluster: types.Cluster) -> Terms:
+    period_s = seconds(cluster.key_rotation_period) or KEY_ROTATION_PERIOD_S
+    return Terms(period_s, seconds(cluster.rotation_deadline) or ROTATION_DEADLINE_S)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyManager:
+    """`reports(scope)`: the latest report of each node. They are volatile: nodes tell them again."""
+
+    reports: Callable[[str], Mapping[str, Report]]
+
+    def plan(self, transaction: Transaction, now: float) -> float | None:
+        if (cluster := next(iter(transaction.scan(types.Cluster)), None)) is None:
+            return None
+        terms = terms_of(cluster)
+        nodes = transaction.scan(types.Node)
+        found, alive = holders(nodes, transaction.scan(types.Task)), up(nodes)
+        batch = Batch()
+        wake: list[float] = []
+        late: dict[str, str] = {}
+        for scope_id in [each.meta.id for each in transaction.scan(types.KeyScope)]:
+            waited_on = found.get(scope_id, frozenset()) & alive
+            if batch.full:
+                break
+            step = self._advance(transaction, scope_id, waited_on, now, terms=terms, batch=batch)
+            late.update(dict.fromkeys(step.fence, scope_id))
+            if not step.fence:
+                wake.append(step.wake_at)
+        for node_id, scope_id in late.items():
+            self._fence(transaction, node_id, scope_id, terms)
+        return min(wake, default=None)
+
+    def _advance(
+        self,
+        transaction: Transaction,
+        scope_id: str,
+        waited_on: frozenset[str],
+        now: float,
+        *,
+        terms: Terms,
+        batch: Batch,
+    ) -> Step:
+        """All the steps that can be taken now: several only while nobody holds the keys."""
+        reports = self.reports(scope_id)
+        while True:
+            scope = transaction.get(types.KeyScope, scope_id)
+            assert scope is not None
+            step = rotation.advance(scope, waited_on, reports, now, terms)
+            if step.scope is None:
+                return step
+            transaction.put(step.scope)
+            batch.add(step.scope)
+            _keep_secrets(transaction, step.scope, step.create)
+
+    def _fence(self, transaction: Transaction, node_id: str, scope_id: str, terms: Terms) -> None:
+        node = transaction.get(types.Node, node_id)
+        if node is None:
+            return
+        rekey_without(transaction, node_id, "node fenced")
+        changed = transaction.edit(node)
+        changed.fenced, changed.state = True, types.NODE_STATE_DOWN
+        error = self.reports(scope_id).get(node_id, Report()).error[:_LONGEST_ERROR] or "it did not say why"
+        changed.message = (
+            f"fenced: no acknowledgement of the key rotation of {_name(transaction, scope_id)} "
+            f"within {terms.deadline_s:g} s: {error}"
+        )
+        transaction.put(changed)
+
+
+def _keep_secrets(transaction: Transaction, scope: types.KeyScope, create: int) -> None:
+    """Exactly the secrets of the scope's live epochs."""
+    if (held := transaction.get(store.ScopeSecrets, scope.meta.id)) is None:
+        held = store.ScopeSecrets(meta=types.Meta(id=scope.meta.id))
+    live = {epoch.number for epoch in scope.epochs}
+    wanted = {number: secret for number, secret in held.secrets.items() if number in live}
+    if create:
+        wanted[create] = secrets.token_bytes(EPOCH_SECRET_BYTES)
+    if wanted.keys() != held.secrets.keys():
+        transaction.put(store.ScopeSecrets(meta=held.meta, secrets=wanted))
+
+
+def _name(transaction: Transaction, scope_id: str) -> str:
+    network = None if scope_id == GOSSIP_SCOPE else transaction.get(types.Network, scope_id)
+    return network.name if network is not None else scope_id

@@ -1,0 +1,48 @@
+"""The Local service on the manager's unix socket: root on this host makes, joins and leaves swarms."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Protocol
+
+from swarmnet.api.v1 import local_pb2, local_pb2_grpc
+from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.core.errors import FailedPrecondition
+
+
+class Operations(Protocol):
+    """What the daemon can be asked."""
+
+    def info(self) -> local_pb2.LocalInfo: ...
+
+    async def init(self, request: local_pb2.InitRequest) -> local_pb2.InitResponse: ...
+
+    async def join(self, request: local_pb2.JoinRequest) -> local_pb2.JoinResponse: ...
+
+    async def leave(self, *, force: bool) -> None: ...
+
+
+class LocalService(local_pb2_grpc.LocalServicer):
+    def __init__(self, daemon: Operations) -> None:
+        self._daemon = daemon
+
+    async def GetInfo(self, request: local_pb2.GetInfoRequest, context: object) -> local_pb2.LocalInfo:
+        info = self._daemon.info()
+        info.role, info.version = types.ROLE_MANAGER, version("swarmnet")
+        return info
+
+    async def Init(self, request: local_pb2.InitRequest, context: object) -> local_pb2.InitResponse:
+        return await self._daemon.init(request)
+
+    async def Join(self, request: local_pb2.JoinRequest, context: object) -> local_pb2.JoinResponse:
+        return await self._daemon.join(request)
+
+    async def Leave(self, request: local_pb2.LeaveRequest, context: object) -> local_pb2.LeaveResponse:
+        await self._daemon.leave(force=request.force)
+        return local_pb2.LeaveResponse()
+
+    async def Attach(self, request: local_pb2.AttachRequest, context: object) -> local_pb2.LeaveResponse:
+        raise FailedPrecondition(
+            "a manager's host asks the swarm itself whether a network can be joined",
+            hint=f"Run `swarmnet run --network {request.network}` against the manager.",
+        )

@@ -1,0 +1,140 @@
+"""Taking, sending and taking over snapshots, so that the log stays short.
+
+A snapshot is taken in three steps on three threads: the engine says up to which entry, the event loop freezes
+the state machine once it has applied just that much, and a thread of its own encodes, seals and writes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import structlog
+
+from swarmnet.api.v1 import raft_pb2 as raft
+from swarmnet.manager.raft import entries, member
+from swarmnet.manager.raft.entries import Entry
+from swarmnet.manager.raft.journal import Journal
+from swarmnet.manager.raft.library import SnapshotStatus
+from swarmnet.manager.raft.member import Member
+from swarmnet.manager.raft.snapshot import Chunk, Incoming, Outgoing, SnapshotFile
+
+log = structlog.get_logger()
+
+Encode = Callable[[], bytes]
+Freeze = Callable[[Callable[[Encode], None]], None]
+"""Has the machine frozen when it has applied all that it was given so far, and passes the result on."""
+
+_RETRY_S: Final = 10.0
+
+
+class Compaction:
+    """The engine's snapshots. Called on its thread, but for what `take` starts."""
+
+    def __init__(
+        self,
+        file: SnapshotFile,
+        journal: Journal,
+        current: raft.RaftSnapshot | None,
+        *,
+        freeze: Freeze,
+        installed: Callable[[raft.RaftSnapshot], None],
+        applied_index: Callable[[], int],
+        wake: Callable[[], None],
+    ) -> None:
+        self._file = file
+        self._journal = journal
+        self._to_install = current
+        self._freeze = freeze
+        self._installed = installed
+        self._applied_index = applied_index
+        self._wake = wake
+        self._outgoing: dict[str, Outgoing] = {}
+        self._incoming = Incoming()
+        self._writing = threading.Lock()
+        self._newest = current.last.index if current is not None else 0
+        self._taking: int | None = None
+        self._result: SnapshotStatus | None = None
+        self._retry_at = 0.0
+
+    def __fspath__(self) -> str:
+        return self._file.__fspath__()
+
+    def status(self) -> tuple[SnapshotStatus, int | None]:
+        if self._taking is None:
+            waiting = time.monotonic() < self._retry_at
+            return (SnapshotStatus.WRITING if waiting else SnapshotStatus.IDLE), None
+        if self._result is None:
+            return SnapshotStatus.WRITING, None
+        taken, self._taking = self._taking, None
+        result, self._result = self._result, None
+        if result is SnapshotStatus.FAILED:
+            self._retry_at = time.monotonic() + _RETRY_S
+        return result, taken
+
+    def take(self, previous: Entry, last: Entry) -> None:
+        """Start taking a snapshot as of `last`."""
+        self._taking, self._result = previous[1], None
+        snapshot = raft.RaftSnapshot(
+            previous=entries.to_proto(previous),
+            last=entries.to_proto(last),
+            members=member.to_proto(self._journal.members(last[1]).values()),
+        )
+        self._freeze(partial(self._write_aside, snapshot))
+
+    def install(self) -> tuple[Entry, Entry, list[Member]]:
+        """Hand the snapshot just received, or found at the start, to the library and the state machine."""
+        snapshot, self._to_install = self._to_install, None
+        assert snapshot is not None, "no snapshot was given"
+        self._installed(snapshot)
+        found = self._journal.members()
+        return entries.from_proto(snapshot.previous), entries.from_proto(snapshot.last), list(found.values())
+
+    def next_chunk(self, node_id: str) -> Chunk | None:
+        """The next piece for a manager that lags; None when there is no snapshot yet."""
+        if node_id not in self._outgoing:
+            if (snapshot := self._file.read()) is None:
+                return None
+            self._outgoing[node_id] = Outgoing(snapshot)
+        chunk = self._outgoing[node_id].next_chunk()
+        if chunk.last:
+            del self._outgoing[node_id]
+        return chunk
+
+    def receive(self, chunk: Chunk) -> bool:
+        """Take in a piece; True when a snapshot is whole, newer than what is here, and on disk."""
+        snapshot = self._incoming.add(chunk)
+        if snapshot is None or snapshot.last.index <= self._applied_index():
+            return False
+        with self._writing:
+            self._file.write(snapshot)
+            self._newest = snapshot.last.index
+        self._journal.install(snapshot)
+        self._to_install = snapshot
+        log.info("snapshot received", index=snapshot.last.index, bytes=len(snapshot.state))
+        return True
+
+    def cancel(self, node_id: str) -> None:
+        self._outgoing.pop(node_id, None)
+
+    def _write_aside(self, snapshot: raft.RaftSnapshot, encode: Encode) -> None:
+        work = partial(self._write, snapshot, encode)
+        threading.Thread(target=work, name="raft-snapshot", daemon=True).start()
+
+    def _write(self, snapshot: raft.RaftSnapshot, encode: Encode) -> None:
+        try:
+            snapshot.state = encode()
+            with self._writing:
+                if snapshot.last.index > self._newest:
+                    self._file.write(snapshot)
+                    self._newest = snapshot.last.index
+            self._result = SnapshotStatus.DONE
+            log.debug("snapshot taken", index=snapshot.last.index, bytes=len(snapshot.state))
+        except OSError as error:
+            # The log stays as long as it is, which is safe; the next try is in a while.
+            log.error("snapshot not written", path=self._file.__fspath__(), error=str(error))  # noqa: TRY400
+            self._result = SnapshotStatus.FAILED
+        self._wake()

@@ -1,0 +1,330 @@
+"""The thread that Raft runs on: takes what the event loop posts, ticks the library, hands back results.
+
+Each step, in this order: what was posted; a tick, which counts replies, commits, applies and takes in new
+commands; if there is something new, a second tick that sends it; then messages leave, promises among them
+only after the journal is on disk; then results go to the event loop; then the journal is synced, at the
+latest. A follower's reply to new entries is only looked at in a later step, so the leader never counts itself
+before its own disk has them. Without other members there is no reply to wait for: sync before each tick.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final, Protocol
+
+import structlog
+
+from swarmnet.api.v1 import raft_pb2 as raft
+from swarmnet.core.errors import FailedPrecondition, NotLeader, SwarmnetError
+from swarmnet.manager.raft import codec
+from swarmnet.manager.raft.compaction import Compaction, Encode
+from swarmnet.manager.raft.entries import Change, Entry, change_of
+from swarmnet.manager.raft.guard import Guard, Message, acknowledgement, is_promise
+from swarmnet.manager.raft.library import Consensus, Tuning
+from swarmnet.manager.raft.member import Member
+from swarmnet.manager.raft.reads import Reader, Reads
+from swarmnet.manager.raft.storage import Storage
+
+log = structlog.get_logger()
+
+_TICK_S: Final = 0.025
+_PROBE_AGAIN_S: Final = 0.05
+_LEADER_LOST_S: Final = (0.1, 0.3)
+"""A follower whose connection to the leader broke and stays broken this long stands for election."""
+_LOG_BYTES: Final = 32 * 1024 * 1024
+"""The log is cut at this size, whatever the number of its entries."""
+
+Outcome = Callable[[SwarmnetError | None], None]
+
+
+class Outlet(Protocol):
+    """The event loop's side. Everything is called on the loop, in the order it happened."""
+
+    def transmit(self, messages: list[tuple[str, raft.RaftMessage]]) -> None: ...
+    def apply(self, index: int, command: bytes) -> None: ...
+    def restore(self, state: bytes) -> None: ...
+    def freeze(self, done: Callable[[Encode], None]) -> None: ...
+    def elected(self, leads: bool) -> None:
+        """True once this manager leads and has applied all that was committed before; False after."""
+
+    def view(self, leader_id: str | None, members: Mapping[str, Member]) -> None: ...
+    def failed_with(self, error: Exception) -> None:
+        """The engine stopped: nothing more will come, nothing more may be promised."""
+
+
+class Engine:
+    """Made and started on the event loop. `post` is for any thread, the rest for what is posted."""
+
+    def __init__(self, me: Member, storage: Storage, outlet: Outlet, tuning: Tuning) -> None:
+        self._me = me
+        self._outlet = outlet
+        self._loop = asyncio.get_running_loop()
+        self._journal = storage.journal
+        self._posted: deque[Callable[[], None]] = deque()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._broken = False
+        self._damage: Exception | None = None
+        self._outbox: list[tuple[str, raft.RaftMessage, bool]] = []
+        self._results: list[Callable[[], None]] = []
+        self._sent = (0, 0)
+        self._elected_term: int | None = None
+        self._viewed: tuple[str | None, Mapping[str, Member]] = (None, {})
+        self._campaign_at: float | None = None
+        self._reads = Reads()
+        self._probe_again_at = 0.0
+        self._snapshots = Compaction(
+            storage.snapshots,
+            self._journal,
+            storage.snapshot,
+            freeze=lambda done: self._result(partial(outlet.freeze, done)),
+            installed=self._installed,
+            applied_index=lambda: self._raft.applied_index,
+            wake=self._wake.set,
+        )
+        peers = [each for node_id, each in self._journal.members().items() if node_id != me.node_id]
+        self._raft = Consensus(
+            me.node_id, peers, host=self, journal=self._journal, snapshots=self._snapshots, tuning=tuning
+        )
+        self._guard = Guard(self._journal, self._raft)
+        self._thread = threading.Thread(target=self._run, name="raft", daemon=True)
+
+    # Any thread
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def post(self, act: Callable[[], None]) -> None:
+        """Have `act` called on the engine's thread, in order."""
+        self._posted.append(act)
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End the thread and wait for it: blocking. All that was written is on disk afterwards."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join()
+
+    # What the event loop posts
+
+    def received(self, node_id: str, term: int, message: Message) -> None:
+        """A message of a peer that was in `term`."""
+        if node_id not in self._raft.peers:
+            return
+        if message["type"] == codec.PROBE:
+            self.send(node_id, {**message, "type": codec.PROBE_REPLY})
+        elif message["type"] == codec.PROBE_REPLY:
+            self._reads.replied(node_id, term, message["number"])
+        else:
+            self._consider(node_id, term, message)
+
+    def connected(self, node_id: str) -> None:
+        self._raft.connected(node_id)
+        if node_id == self._raft.leader_id:
+            self._campaign_at = None
+
+    def disconnected(self, node_id: str) -> None:
+        self._raft.disconnected(node_id)
+        self._snapshots.cancel(node_id)
+        if node_id == self._raft.leader_id and self._campaign_at is None:
+            self._campaign_at = time.monotonic() + random.uniform(*_LEADER_LOST_S)  # noqa: S311
+
+    def propose(self, command: bytes, outcome: Outcome) -> None:
+        """Append a command. `outcome` is told on the loop, right after the command was applied there."""
+        if (refusal := self._refusal()) is not None:
+            self._result(partial(outcome, refusal))
+        else:
+            self._raft.submit(command, lambda error: self._result(partial(outcome, error)))
+
+    def change(self, change: Change, appended: Outcome, committed: Outcome) -> None:
+        """Append a membership change: it counts from then on, and is final when it is committed."""
+        refusal = self._refusal() or self._change_refusal()
+        if refusal is None:
+            self._raft.change(change, lambda error: self._result(partial(committed, error)))
+            self._tick()
+            here = change.member.node_id in self._raft.peers
+            if here is change.remove:
+                refusal = NotLeader("this manager has only just been elected", hint="Try again in a moment.")
+        self._result(partial(appended, refusal))
+
+    def read(self, reader: Reader) -> None:
+        self._reads.ask(lambda ok: self._result(partial(reader, ok)))
+
+    def transfer(self) -> None:
+        """Hand over leadership, if there is somebody to take it."""
+        if self._raft.leads:
+            self._raft.transfer()
+
+    # What the library calls (library.Host)
+
+    def apply(self, index: int, command: bytes) -> None:
+        self._result(partial(self._outlet.apply, index, command))
+
+    def send(self, node_id: str, message: Message) -> bool:
+        if message["type"] == "apply_command":
+            return False  # only leaders are given commands; one that just lost office must not pass them on
+        encoded = codec.encode(self._guard.outgoing(message), self._raft.term)
+        self._outbox.append((node_id, encoded, is_promise(message)))
+        return True
+
+    def broken(self, error: Exception) -> None:
+        """The library swallows errors while it takes over a snapshot; this step must not promise anything."""
+        self._damage = error
+
+    # The thread
+
+    def _run(self) -> None:
+        try:
+            if not self._raft.peers:
+                self._raft.campaign()
+            while not self._stopping:
+                self._wake.wait(self._pause_s())
+                self._wake.clear()
+                self._step()
+            self._journal.sync()
+        except Exception as error:
+            log.exception("raft stopped")
+            self._to_loop(partial(self._outlet.failed_with, error))
+
+    def _pause_s(self) -> float:
+        if self._campaign_at is None:
+            return _TICK_S
+        return min(_TICK_S, max(0.0, self._campaign_at - time.monotonic()))
+
+    def _step(self) -> None:
+        for _ in range(len(self._posted)):
+            self._posted.popleft()()
+        self._stand_for_election()
+        self._tick()
+        if self._raft.leads and (self._journal.last.index, self._raft.commit_index) != self._sent:
+            self._raft.append_soon()
+            self._tick()
+            self._sent = (self._journal.last.index, self._raft.commit_index)
+        if self._damage is not None:
+            raise self._damage
+        if self._journal.size_bytes > _LOG_BYTES:
+            self._raft.compact()
+        self._serve_reads()
+        self._transmit()
+        self._report()
+        self._journal.sync()
+
+    def _tick(self) -> None:
+        if not self._raft.peers:
+            self._journal.sync()
+        self._raft.tick()
+
+    def _stand_for_election(self) -> None:
+        if self._campaign_at is None or time.monotonic() < self._campaign_at:
+            return
+        self._campaign_at = None
+        if not self._raft.leads:
+            log.info("leader lost, standing for election", leader=self._raft.leader_id)
+            self._raft.campaign()
+
+    def _consider(self, node_id: str, term: int, message: Message) -> None:
+        if message["type"] == "append_entries" and node_id != self._raft.leader_id:
+            self._campaign_at = None
+        verdict = self._guard.incoming(node_id, term, message)
+        if verdict.message is not None:
+            self._raft.receive(node_id, verdict.message)
+        if verdict.acknowledge is not None and self._raft.term == term:
+            self.send(node_id, acknowledgement(verdict.acknowledge))
+
+    def _installed(self, snapshot: raft.RaftSnapshot) -> None:
+        self._guard.snapshot_installed(snapshot.last.index)
+        self._result(partial(self._outlet.restore, snapshot.state))
+
+    def _refusal(self) -> SwarmnetError | None:
+        if self._raft.leads:
+            return None
+        return NotLeader("this manager does not lead", hint="Ask the manager that leads.")
+
+    def _change_refusal(self) -> SwarmnetError | None:
+        """Raft allows one change at a time; the library does not look."""
+        started = self._journal.first.index
+        pending: list[Entry] = self._journal.entries[max(0, self._raft.commit_index + 1 - started) :]
+        if any(change_of(entry) is not None for entry in pending):
+            return FailedPrecondition("another manager is just joining or leaving", hint="Try again shortly.")
+        return None
+
+    def _serve_reads(self) -> None:
+        raft_ = self._raft
+        if raft_.leads and self._journal.term_at(raft_.commit_index) == raft_.term:
+            number = self._reads.start(raft_.term, raft_.commit_index)
+            self._probe([] if number is None else [number])
+        if raft_.leads and time.monotonic() >= self._probe_again_at:
+            self._probe(self._reads.pending())
+        for reader in self._reads.refused(raft_.term if raft_.leads else None):
+            reader(False)
+        for reader in self._reads.answered(raft_.term, raft_.applied_index, raft_.peers.keys()):
+            reader(True)
+
+    def _probe(self, rounds: list[int]) -> None:
+        for number in rounds:
+            for node_id in self._raft.peers:
+                self.send(node_id, {"type": codec.PROBE, "number": number})
+        if rounds:
+            self._probe_again_at = time.monotonic() + _PROBE_AGAIN_S
+
+    def _transmit(self) -> None:
+        """Send what is in the outbox, in order, with the journal on disk before the first promise."""
+        ready: list[tuple[str, raft.RaftMessage]] = []
+        for node_id, message, promise in self._outbox:
+            if promise and self._journal.dirty:
+                self._post_messages(ready)
+                ready = []
+                self._journal.sync()
+            ready.append((node_id, message))
+        self._outbox.clear()
+        self._post_messages(ready)
+
+    def _post_messages(self, messages: list[tuple[str, raft.RaftMessage]]) -> None:
+        if messages:
+            self._to_loop(partial(self._outlet.transmit, messages))
+
+    def _report(self) -> None:
+        """Tell the loop what happened in this step, in the order in which it did."""
+        leads = self._raft.leads
+        if self._elected_term is not None and not (leads and self._elected_term == self._raft.term):
+            self._elected_term = None
+            self._result(partial(self._outlet.elected, False))
+        if leads and self._elected_term is None and self._caught_up():
+            self._elected_term = self._raft.term
+            self._result(partial(self._outlet.elected, True))
+        view = (self._raft.leader_id, {self._me.node_id: self._me, **self._raft.peers})
+        if view != self._viewed:
+            self._viewed = view
+            self._result(partial(self._outlet.view, *view))
+        if self._results:
+            results, self._results = self._results, []
+            self._to_loop(partial(self._deliver, results))
+
+    def _caught_up(self) -> bool:
+        committed = self._raft.commit_index
+        return self._journal.term_at(committed) == self._raft.term and self._raft.applied_index >= committed
+
+    def _result(self, act: Callable[[], None]) -> None:
+        self._results.append(act)
+
+    def _to_loop(self, act: Callable[[], None]) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(act)
+
+    def _deliver(self, results: list[Callable[[], None]]) -> None:
+        """On the loop. Once one cannot be taken there, none after it may be: the order is the meaning."""
+        if self._broken:
+            return
+        try:
+            for act in results:
+                act()
+        except Exception as error:
+            log.exception("what Raft agreed on could not be taken over")
+            self._broken = self._stopping = True
+            self._outlet.failed_with(error)

@@ -1,0 +1,97 @@
+"""What stands in the log, as bytes: never a pickle.
+
+An entry is a byte that is pysyncobj's (its _COMMAND_TYPE) and, but for a no-op, a payload: the same byte
+again, because the library takes its own off before it has the payload decoded, and then a command of the
+state machine or a membership change. Anything else is refused before it gets near the log.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from google.protobuf.message import DecodeError
+
+from swarmnet.api.v1 import raft_pb2 as raft
+from swarmnet.core.limits import MAX_COMMAND_BYTES
+from swarmnet.manager.raft.member import Member
+
+COMMAND: Final = 0
+NO_OP: Final = 1
+MEMBERSHIP: Final = 2
+FIRST_INDEX: Final = 1
+
+
+class Entry(NamedTuple):
+    """One entry of the log, in pysyncobj's order of fields; equal to the plain tuple."""
+
+    command: bytes
+    index: int  # type: ignore[assignment]  # Raft's word; tuple.index is of no use here
+    term: int
+
+
+FIRST_ENTRY: Final = Entry(bytes([NO_OP]), FIRST_INDEX, 0)
+"""Every log starts with this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A member comes or goes."""
+
+    remove: bool
+    member: Member
+
+
+def encode_payload(content: bytes | Change) -> bytes:
+    """The payload of a command's or a change's entry."""
+    if isinstance(content, bytes):
+        return bytes([COMMAND]) + content
+    member = raft.RaftMember(node_id=content.member.node_id, address=content.member.address)
+    change = raft.RaftMembership(remove=content.remove, member=member)
+    return bytes([MEMBERSHIP]) + change.SerializeToString()
+
+
+def decode_payload(payload: bytes) -> bytes | Change:
+    """What encode_payload saw. ValueError for anything else."""
+    if payload[:1] == bytes([COMMAND]):
+        return payload[1:]
+    if payload[:1] != bytes([MEMBERSHIP]):
+        raise ValueError("neither a command nor a membership change")
+    try:
+        message = raft.RaftMembership.FromString(payload[1:])
+    except DecodeError as error:
+        raise ValueError("not a membership change") from error
+    if not message.member.node_id:
+        raise ValueError("a membership change without a node id")
+    return Change(message.remove, Member(message.member.node_id, message.member.address))
+
+
+def change_of(entry: Entry) -> Change | None:
+    """The membership change that an entry makes, if it is one."""
+    if entry.command[0] != MEMBERSHIP:
+        return None
+    content = decode_payload(entry.command[1:])
+    return content if isinstance(content, Change) else None
+
+
+def check_entry(entry: Entry) -> Entry:
+    """Refuse (ValueError) what would wedge or surprise every manager that applies it."""
+    command, index, _ = entry
+    if index < FIRST_INDEX or not command or len(command) > MAX_COMMAND_BYTES + 2:
+        raise ValueError(f"entry {index} of {len(command)} bytes")
+    if command[0] in (COMMAND, MEMBERSHIP):
+        if command[1:2] != command[:1]:
+            raise ValueError(f"entry {index} says two kinds")
+        decode_payload(command[1:])
+    elif command != bytes([NO_OP]):
+        raise ValueError(f"entry {index} of unknown kind {command[0]}")
+    return entry
+
+
+def to_proto(entry: Entry) -> raft.RaftEntry:
+    return raft.RaftEntry(command=entry[0], index=entry[1], term=entry[2])
+
+
+def from_proto(message: raft.RaftEntry) -> Entry:
+    """A checked entry. ValueError."""
+    return check_entry(Entry(message.command, message.index, message.term))

@@ -1,0 +1,350 @@
+"""A manager's part in Raft: propose commands, read what is current, come and go as a member.
+
+The state machine lives on the event loop and is only touched there; Raft itself has a thread of its own
+(engine.py). What the engine hands over is run in order, so results, snapshots and leadership always match
+what the state machine has applied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final, Protocol
+
+import structlog
+
+from swarmnet.api.v1 import raft_pb2 as raft
+from swarmnet.core.errors import (
+    FailedPrecondition,
+    Internal,
+    NoLeader,
+    NotFound,
+    NotLeader,
+    OutcomeUnknown,
+    ResourceExhausted,
+    SwarmnetError,
+)
+from swarmnet.core.limits import MAX_COMMAND_BYTES
+from swarmnet.core.secret import SecretBytes
+from swarmnet.manager.raft import storage
+from swarmnet.manager.raft.compaction import Encode
+from swarmnet.manager.raft.engine import Engine
+from swarmnet.manager.raft.entries import Change
+from swarmnet.manager.raft.guard import Message
+from swarmnet.manager.raft.library import Tuning
+from swarmnet.manager.raft.member import Member
+from swarmnet.manager.raft.membership import Membership, check_reachable
+from swarmnet.manager.raft.pending import Answer, Pending, outcome_of, settle
+from swarmnet.manager.raft.service import RaftService, not_a_member
+from swarmnet.manager.raft.wire import Dialer, Wire
+
+log = structlog.get_logger()
+
+__all__ = ["Dialer", "Member", "RaftNode", "RaftService", "StateMachine", "Tuning"]
+
+_HANDOVER_S: Final = 0.5
+_ONLY_MEMBER: Final = 1
+
+
+class StateMachine(Protocol):
+    """What is replicated. All is called on the event loop; what `freeze` returns, on another thread."""
+
+    def apply(self, index: int, command: bytes) -> object:
+        """Deterministic. If it raises, the command counts as applied and changed nothing."""
+
+    def freeze(self) -> Callable[[], bytes]: ...
+    def restore(self, snapshot: bytes) -> None: ...
+
+
+class RaftNode:
+    """Event loop only. `servicer` is to be served on the managers' port, at the member's address.
+
+    `failed` is done, with the error, when the disk failed or the cluster's safety is in doubt: the manager
+    must stop then. Nothing was promised that is not kept.
+    """
+
+    def __init__(
+        self,
+        me: Member,
+        stored: storage.Storage,
+        machine: StateMachine,
+        *,
+        dial: Dialer,
+        on_leadership: Callable[[bool], None],
+        servicer: RaftService,
+        tuning: Tuning,
+    ) -> None:
+        self.servicer = servicer
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._me = me
+        self._machine = machine
+        self._dial = dial
+        self._on_leadership = on_leadership
+        self._storage = stored
+        self._leads = False
+        self._deposed = asyncio.Event()
+        self._leader_id: str | None = None
+        self._members: Mapping[str, Member] = stored.journal.members() | {me.node_id: me}
+        self._addresses: dict[str, str] = {me.node_id: me.address}
+        self._result: object = None
+        self._pending = Pending()
+        self._engine = Engine(me, stored, self, tuning)
+        self._membership = Membership(self._engine, self._pending)
+        self._wire = Wire(dial, self, lambda: me.address)
+
+    @classmethod
+    async def start(
+        cls,
+        *,
+        node_id: str,
+        directory: Path,
+        kek: SecretBytes,
+        machine: StateMachine,
+        dial: Dialer,
+        bootstrap: Member | None = None,
+        join: Sequence[Member] = (),
+        on_leadership: Callable[[bool], None],
+        address: str | None = None,
+        servicer: RaftService | None = None,
+        tuning: Tuning | None = None,
+    ) -> RaftNode:
+        """Found a cluster (`bootstrap`: this member), become part of one (`join`: its members as the leader
+        told them, this one among them), or go on from the directory (neither).
+
+        `address` is where this manager is reached now, if that may have changed. FailedPrecondition for a
+        wrong key, a directory in use, or one that has a log already; Internal for a damaged one.
+        """
+        founders = (bootstrap,) if bootstrap is not None else tuple(join)
+        opened = (
+            partial(storage.create, directory, kek, founders)
+            if founders
+            else partial(storage.open_existing, directory, kek)
+        )
+        stored = await asyncio.to_thread(opened)
+        me = stored.journal.members().get(node_id) or Member(node_id, address or "")
+        me = Member(node_id, address or me.address)
+        node = cls(
+            me,
+            stored,
+            machine,
+            dial=dial,
+            on_leadership=on_leadership,
+            servicer=servicer or RaftService(),
+            tuning=tuning or Tuning(),
+        )
+        node.servicer.part = node
+        node._wire.set_peers(node._peers())
+        node._engine.start()
+        return node
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this manager leads and its state machine has all that was committed before it did."""
+        return self._leads
+
+    @property
+    def leader(self) -> Member | None:
+        """Who leads, as far as this manager knows."""
+        return self._members.get(self._leader_id) if self._leader_id is not None else None
+
+    @property
+    def members(self) -> Mapping[str, Member]:
+        """All members, this one among them, by node id."""
+        return self._members
+
+    def reachable(self, node_id: str) -> bool:
+        """Whether this manager has a connection to that one now."""
+        return node_id == self._me.node_id or self._wire.is_connected(node_id)
+
+    async def propose(self, command: bytes, timeout_s: float = 5.0) -> object:
+        """Have all managers apply a command; returns what this one's state machine returned.
+
+        NotLeader, NoLeader: it was not applied. OutcomeUnknown: not known in time. ResourceExhausted: too
+        large, or too many waiting. Internal: the state machine raised.
+        """
+        if len(command) > MAX_COMMAND_BYTES:
+            raise ResourceExhausted(
+                f"a command of {len(command)} bytes is above the limit of {MAX_COMMAND_BYTES}",
+                hint="Make the change in smaller steps.",
+            )
+        self._check_leads()
+        answer = self._pending.expect()
+        self._engine.post(partial(self._engine.propose, command, partial(self._answer, answer)))
+        return await outcome_of(answer, timeout_s)
+
+    async def read_barrier(self, timeout_s: float = 5.0) -> None:
+        """After this, the state machine has all that was committed before the call. NotLeader, NoLeader."""
+        self._check_leads()
+        answer = self._pending.expect()
+        self._engine.post(partial(self._engine.read, partial(_answer_reader, answer)))
+        try:
+            async with asyncio.timeout(timeout_s):
+                await answer
+        except TimeoutError:
+            raise NoLeader from None
+
+    async def add_member(self, member: Member) -> None:
+        """Make `member` a manager; returns when that is final. A known one is given its address anew.
+
+        NotLeader, NoLeader; FailedPrecondition while another change goes on; OutcomeUnknown.
+        """
+        self._check_leads()
+        if not self._known(member):
+            await self._membership.make(Change(remove=False, member=member))
+
+    async def admit(self, member: Member) -> None:
+        """Like add_member, for a joiner whose server is up: returns as soon as it counts as a member.
+
+        FailedPrecondition if it cannot be reached: it would count in majorities and be missing in them.
+        """
+        self._check_leads()
+        if not self._known(member):
+            await check_reachable(self._dial(member), member)
+            await self._membership.begin(Change(remove=False, member=member))
+
+    async def remove_member(self, node_id: str) -> None:
+        """Take a manager out; returns when that is final. NotFound; FailedPrecondition for the only one.
+
+        Asked to remove itself, the leader hands over its leadership and raises NotLeader: ask the next one.
+        """
+        self._check_leads()
+        if node_id not in self._members:
+            raise NotFound(f"no manager {node_id}", hint="`swarmnet node ls` shows the managers.")
+        if len(self._members) == _ONLY_MEMBER:
+            raise FailedPrecondition(
+                "the only manager cannot leave the swarm",
+                hint="Its state would be lost: use `swarmnet swarm leave --force` to dissolve the swarm.",
+            )
+        if node_id == self._me.node_id:
+            self._engine.post(self._engine.transfer)
+            raise NotLeader("this manager leads, and is handing over", hint="Ask again in a moment.")
+        await self._membership.make(Change(remove=True, member=self._members[node_id]))
+
+    async def exchange(self, node_id: str, batches: AsyncIterator[raft.RaftBatch]) -> None:
+        """A member's messages, from its stream (service.Part)."""
+        await self._wire.receive(node_id, self._noting_address(node_id, batches))
+
+    async def stop(self) -> None:
+        """Hand over leadership if possible, then stop; what was promised is on disk."""
+        self.servicer.part = None
+        if self._leads and len(self._members) > _ONLY_MEMBER:
+            await self._hand_over()
+        await self._wire.close()
+        await asyncio.to_thread(self._engine.stop)
+        self._storage.close()
+        self._pending.give_up(OutcomeUnknown("this manager is stopping", hint="Ask another one."))
+
+    # The engine's outlet (engine.Outlet)
+
+    def transmit(self, messages: list[tuple[str, raft.RaftMessage]]) -> None:
+        self._wire.send(messages)
+
+    def apply(self, index: int, command: bytes) -> None:
+        try:
+            self._result = self._machine.apply(index, command)
+        except Exception as error:
+            # The same everywhere, since commands are deterministic: a result, not a reason to stop the log.
+            log.exception("a command could not be applied", index=index)
+            self._result = Internal(f"the command could not be applied: {type(error).__name__}")
+
+    def restore(self, state: bytes) -> None:
+        self._machine.restore(state)
+
+    def freeze(self, done: Callable[[Encode], None]) -> None:
+        done(self._machine.freeze())
+
+    def elected(self, leads: bool) -> None:
+        self._leads = leads
+        if leads:
+            self._deposed.clear()
+        else:
+            self._deposed.set()
+        log.info("leading the swarm" if leads else "no longer leading the swarm")
+        self._on_leadership(leads)
+
+    def view(self, leader_id: str | None, members: Mapping[str, Member]) -> None:
+        self._leader_id = leader_id
+        self._members = members
+        self._place()
+
+    def failed_with(self, error: Exception) -> None:
+        self._pending.give_up(
+            OutcomeUnknown(f"this manager's Raft stopped: {error}", hint="Ask another manager.")
+        )
+        if self._leads:
+            self.elected(leads=False)
+        self._leader_id = None
+        if not self.failed.done():
+            self.failed.set_exception(error)
+
+    # The wire's events (wire.Events)
+
+    def received(self, node_id: str, term: int, message: Message) -> None:
+        self._engine.post(partial(self._engine.received, node_id, term, message))
+
+    def connected(self, node_id: str) -> None:
+        self._engine.post(partial(self._engine.connected, node_id))
+
+    def disconnected(self, node_id: str) -> None:
+        self._engine.post(partial(self._engine.disconnected, node_id))
+
+    # Inside
+
+    def _peers(self) -> dict[str, Member]:
+        return {node_id: each for node_id, each in self._members.items() if node_id != self._me.node_id}
+
+    def _place(self) -> None:
+        """Put the addresses that members announced themselves in place of those in the log."""
+        self._members = {
+            node_id: Member(node_id, self._addresses.get(node_id, each.address))
+            for node_id, each in self._members.items()
+        }
+        self._wire.set_peers(self._peers())
+
+    async def _noting_address(
+        self, node_id: str, batches: AsyncIterator[raft.RaftBatch]
+    ) -> AsyncIterator[raft.RaftBatch]:
+        async for batch in batches:
+            known = self._members.get(node_id)
+            if known is None:  # removed meanwhile
+                raise not_a_member(node_id)
+            if batch.address and batch.address != known.address:
+                self._addresses[node_id] = batch.address
+                self._place()
+            yield batch
+
+    def _check_leads(self) -> None:
+        if self.failed.done():
+            raise NoLeader("this manager's Raft has stopped", hint="See its log; ask another manager.")
+        if self._leads:
+            return
+        leader = self.leader
+        if leader is None or leader.node_id == self._me.node_id:
+            raise NoLeader
+        raise NotLeader("this manager does not lead", hint=f"Ask the leader at {leader.address}.")
+
+    def _known(self, member: Member) -> bool:
+        """Whether it is a member; its address is the one given then."""
+        if member.node_id not in self._members:
+            return False
+        self._addresses[member.node_id] = member.address
+        self._place()
+        return True
+
+    def _answer(self, answer: Answer, error: SwarmnetError | None) -> None:
+        """The command applied last is the one that `answer` is about, unless it failed."""
+        settle(answer, self._result if error is None else error)
+
+    async def _hand_over(self) -> None:
+        self._engine.post(self._engine.transfer)
+        try:
+            async with asyncio.timeout(_HANDOVER_S):
+                await self._deposed.wait()
+        except TimeoutError:
+            log.info("leadership not handed over", reason="no manager has all of the log")
+
+
+def _answer_reader(answer: Answer, current: bool) -> None:
+    settle(answer, None if current else NotLeader("this manager no longer leads", hint="Ask the new leader."))

@@ -1,0 +1,25 @@
+"""What a task's two states mean to the control loops."""
+
+from __future__ import annotations
+
+from swarmnet.api.v1 import types_pb2 as types
+
+
+def is_ended(task: types.Task) -> bool:
+    """It runs nowhere, and never will again."""
+    return task.state >= types.TASK_STATE_COMPLETE
+
+
+def is_on_node(task: types.Task) -> bool:
+    """A node has it, from assignment until it has really ended, also while it is being stopped."""
+    return bool(task.node_id) and types.TASK_STATE_ASSIGNED <= task.state <= types.TASK_STATE_RUNNING
+
+
+def is_wanted(task: types.Task) -> bool:
+    """It is to run; one that ended all the same may get a successor."""
+    return task.desired_state <= types.TASK_STATE_RUNNING
+
+
+def is_lost(node: types.Node | None) -> bool:
+    """The node's tasks are given up: it was removed, is silent, or missed a rotation."""
+    return node is None or node.fenced or node.state == types.NODE_STATE_DOWN
