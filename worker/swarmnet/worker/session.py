@@ -1,0 +1,179 @@
+"""The worker's end of its one stream to the managers.
+
+Whatever manager it leads to, the newest assignment comes down and this node's newest reports go up. When it
+breaks, another manager is tried at once; tasks and traffic never notice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Final
+
+import grpc
+import grpc.aio
+import structlog
+
+from swarmnet.api.v1 import dispatcher_pb2 as dispatcher
+from swarmnet.api.v1 import dispatcher_pb2_grpc
+from swarmnet.core.errors import SwarmnetError, Unavailable
+from swarmnet.core.limits import HEARTBEAT_PERIOD_S
+from swarmnet.worker.channel import error_of
+from swarmnet.worker.places import Managers
+
+log = structlog.get_logger()
+
+ANSWER_TIMEOUT_S: Final = 10.0
+"""From Hello to the first assignment; an election may be going on."""
+FIRST_PAUSE_S: Final = 0.05
+LONGEST_PAUSE_S: Final = 2.0
+_SHORT_S: Final = 1.0
+"""A stream that broke sooner counts as one that failed, so that nothing can make this a busy loop."""
+_LEAVE_TIMEOUT_S: Final = 3.0
+
+
+class Session:
+    """`connect` opens a channel to an address, `hello` describes this node as it is then."""
+
+    def __init__(
+        self,
+        managers: Managers,
+        connect: Callable[[str], grpc.aio.Channel],
+        hello: Callable[[], dispatcher.Hello],
+        assigned: Callable[[dispatcher.Assignment], None],
+        rng: random.Random,
+    ) -> None:
+        self._managers = managers
+        self._connect = connect
+        self._hello = hello
+        self._assigned = assigned
+        self._rng = rng
+        self._wake = asyncio.Event()
+        self._heartbeat_s = HEARTBEAT_PERIOD_S
+        self._statuses: Mapping[str, dispatcher.TaskStatus] = {}
+        self._keys: dispatcher.KeyReport | None = None
+        self._leaving = False
+        self._done = asyncio.Event()
+        self._connected = ""
+        self.last_error = ""
+        """Why there was no stream, last time."""
+        self.established = asyncio.Event()
+        """Set from the first assignment on."""
+
+    @property
+    def manager_id(self) -> str:
+        """The manager that the stream leads to; empty while there is none."""
+        return self._managers.node_id_at(self._connected)
+
+    def report(self, statuses: Mapping[str, dispatcher.TaskStatus], keys: dispatcher.KeyReport) -> None:
+        """The whole of it, by task id; what the managers have not heard yet is sent."""
+        self._statuses, self._keys = dict(statuses), keys
+        self._wake.set()
+
+    async def run(self) -> dispatcher.Removed | None:
+        """Until the managers say that this node is removed, or `leave` was called."""
+        try:
+            return await self._run()
+        finally:
+            self._done.set()
+
+    async def leave(self) -> bool:
+        """Tell the managers. False: none could be reached, and they find out by themselves."""
+        told = bool(self._connected)
+        self._leaving = True
+        self._wake.set()
+        try:
+            await asyncio.wait_for(self._done.wait(), _LEAVE_TIMEOUT_S)
+        except TimeoutError:
+            return False
+        return told
+
+    async def _run(self) -> dispatcher.Removed | None:
+        last, failures = "", 0
+        while not self._leaving:
+            places = self._managers.order(last)
+            if failures >= max(len(places), 1):
+                await self._pause(failures - len(places))
+            if not places:
+                failures += 1
+                continue
+            last, began = places[0].address, asyncio.get_running_loop().time()
+            try:
+                removed = await self._visit(places[0])
+            except SwarmnetError as error:
+                self._log_failure(last, error)
+            else:
+                if removed is not None:
+                    return removed
+            lasted_s = asyncio.get_running_loop().time() - began
+            failures = 0 if self._connected and lasted_s > _SHORT_S else failures + 1
+            self._connected = ""
+        return None
+
+    async def _pause(self, times: int) -> None:
+        """Longer each time, and not the same for every worker of a swarm that lost its managers."""
+        longest = min(FIRST_PAUSE_S * 2**times, LONGEST_PAUSE_S)
+        self._wake.clear()
+        try:
+            await asyncio.wait_for(self._wait_for_leave(), longest * self._rng.uniform(0.5, 1))
+        except TimeoutError:
+            return
+
+    async def _wait_for_leave(self) -> None:
+        while not self._leaving:
+            await self._wake.wait()
+            self._wake.clear()
+
+    async def _visit(self, place: dispatcher.ManagerAddress) -> dispatcher.Removed | None:
+        """One stream, until it breaks. None: the manager ended it."""
+        async with self._connect(place.address) as channel:
+            call = dispatcher_pb2_grpc.DispatcherStub(channel).Session(self._outgoing())
+            try:
+                async with asyncio.timeout(ANSWER_TIMEOUT_S) as limit:
+                    async for message in call:
+                        limit.reschedule(None)
+                        if message.HasField("removed"):
+                            return message.removed
+                        self._take(place, message.assignment)
+            except TimeoutError:
+                raise Unavailable(f"{place.address} gave no assignment in {ANSWER_TIMEOUT_S:g} s") from None
+            except grpc.aio.AioRpcError as error:
+                raise error_of(error, place.address) from None
+            finally:
+                call.cancel()
+        return None
+
+    def _take(self, place: dispatcher.ManagerAddress, assignment: dispatcher.Assignment) -> None:
+        if not self._connected:
+            log.info("session established", manager=place.address)
+            self._connected, self.last_error = place.address, ""
+        if assignment.heartbeat_period_ms:
+            self._heartbeat_s = assignment.heartbeat_period_ms / 1000
+        self._assigned(assignment)
+        self.established.set()
+
+    async def _outgoing(self) -> AsyncIterator[dispatcher.WorkerMessage]:
+        """Hello, then reports as they change, and a heartbeat whenever nothing else was said for a period."""
+        yield dispatcher.WorkerMessage(hello=self._hello())
+        statuses: Mapping[str, dispatcher.TaskStatus] = {}
+        keys: dispatcher.KeyReport | None = None
+        while not self._leaving:
+            self._wake.clear()
+            changed = [each for task_id, each in self._statuses.items() if statuses.get(task_id) != each]
+            statuses = self._statuses
+            if changed:
+                yield dispatcher.WorkerMessage(tasks=dispatcher.TaskReport(statuses=changed))
+            if self._keys is not None and self._keys != keys:
+                keys = self._keys
+                yield dispatcher.WorkerMessage(keys=keys)
+            try:
+                await asyncio.wait_for(self._wake.wait(), self._heartbeat_s)
+            except TimeoutError:
+                yield dispatcher.WorkerMessage(heartbeat=dispatcher.Heartbeat())
+        yield dispatcher.WorkerMessage(leave=dispatcher.Leave())
+
+    def _log_failure(self, address: str, error: SwarmnetError) -> None:
+        if error.message != self.last_error:
+            log.warning("no session", manager=address, error=error.message)
+        self.last_error = error.message
