@@ -1,0 +1,262 @@
+"""`swarmnet node`: ls, inspect, update, rm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import click
+
+from swarmnet.api.v1 import control_pb2
+from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.cli.arguments import parse_pairs
+from swarmnet.cli.durations import rfc3339
+from swarmnet.cli.filters import Filter, Matcher, has_label
+from swarmnet.cli.output import (
+    Listing,
+    Row,
+    act_on_each,
+    fail_with,
+    gather,
+    inspect_each,
+    labels_text,
+    list_options,
+    ordered,
+    print_pairs,
+)
+from swarmnet.cli.session import Session
+from swarmnet.core.errors import NotFound
+
+NODES: Final = Listing(
+    {
+        "ID": "ID",
+        "Hostname": "HOSTNAME",
+        "Status": "STATUS",
+        "Availability": "AVAILABILITY",
+        "ManagerStatus": "MANAGER STATUS",
+        "Self": "SELF",
+        "Role": "ROLE",
+        "Address": "ADDRESS",
+        "DataPathAddress": "DATA PATH ADDRESS",
+        "ESP": "ESP",
+        "Fenced": "FENCED",
+        "Labels": "LABELS",
+    },
+    shown=("ID", "Hostname", "Status", "Availability", "ManagerStatus"),
+    marked="Self",
+)
+FILTERS: Final[Mapping[str, Matcher[control_pb2.NodeView]]] = {
+    "name": lambda view, text: text in view.node.hostname,
+    "id": lambda view, text: view.node.meta.id.startswith(text),
+    "label": lambda view, text: has_label(view.node.labels, text),
+    "role": lambda view, text: role_word(view.node) == text,
+}
+_AVAILABILITIES: Final = {
+    "active": types.AVAILABILITY_ACTIVE,
+    "pause": types.AVAILABILITY_PAUSE,
+    "drain": types.AVAILABILITY_DRAIN,
+}
+
+
+def role_word(each: types.Node) -> str:
+    return types.Role.Name(each.role).removeprefix("ROLE_").lower()
+
+
+def _availability_word(each: types.Node) -> str:
+    return types.Availability.Name(each.availability).removeprefix("AVAILABILITY_").lower()
+
+
+def _state_word(each: types.Node) -> str:
+    return types.NodeState.Name(each.state).removeprefix("NODE_STATE_").lower()
+
+
+@click.group()
+def node() -> None:
+    """Manage the swarm's nodes."""
+
+
+def _list(session: Session) -> list[control_pb2.NodeView]:
+    request = control_pb2.ListNodesRequest()
+    return list(session.manager.call(lambda control: control.ListNodes, request, repeatable=True).nodes)
+
+
+def _find(session: Session, ref: str) -> control_pb2.NodeView:
+    if ref == "self":
+        own = next((view for view in _list(session) if view.self), None)
+        if own is None:
+            raise NotFound("the manager asked does not know itself", hint="Name the node: swarmnet node ls.")
+        return own
+    request = control_pb2.GetRequest(ref=ref)
+    return session.manager.call(lambda control: control.GetNode, request, repeatable=True)
+
+
+@node.command()
+@list_options
+@click.pass_obj
+def ls(session: Session, format_: str, quiet: bool, filters: tuple[str, ...], no_trunc: bool) -> None:
+    """List the nodes; * marks the manager that was asked.
+
+    \b
+    Example:
+      swarmnet node ls --filter role=worker --format '{{.Hostname}} {{.Status}}'
+    """
+    del no_trunc  # ids of nodes are whole anyway, as docker has it
+    found = sorted(filter(Filter(filters, FILTERS), _list(session)), key=lambda view: view.node.hostname)
+    NODES.print([_row(view) for view in found], format_=format_, quiet=quiet)
+
+
+@node.command()
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
+@click.option("--pretty", is_flag=True, help="Print it for people.")
+@click.option("-f", "--format", "format_", default="", metavar="FORMAT", help="json or a template.")
+@click.pass_obj
+def inspect(session: Session, nodes: tuple[str, ...], pretty: bool, format_: str) -> None:
+    """Show nodes in full, as JSON. `self` is the manager that was asked.
+
+    \b
+    Example:
+      swarmnet node inspect self --pretty
+    """
+    if not pretty:
+        inspect_each(nodes, lambda ref: document(_find(session, ref)), format_)
+        return
+    found, errors = gather(nodes, lambda ref: _find(session, ref))
+    for view in found:
+        print_pairs(_summary(view))
+        click.echo()
+    fail_with(errors)
+
+
+@node.command()
+@click.argument("node_ref", metavar="NODE")
+@click.option("--availability", type=click.Choice(list(_AVAILABILITIES)), help="drain: no tasks.")
+@click.option("--label-add", "labels", multiple=True, metavar="KEY[=VALUE]", help="Set a label.")
+@click.option("--label-rm", "remove_labels", multiple=True, metavar="KEY", help="Take a label away.")
+@click.pass_obj
+def update(
+    session: Session,
+    *,
+    node_ref: str,
+    availability: str | None,
+    labels: tuple[str, ...],
+    remove_labels: tuple[str, ...],
+) -> None:
+    """Change a node's availability and labels.
+
+    \b
+    Example:
+      swarmnet node update --availability drain w1
+    """
+    request = control_pb2.UpdateNodeRequest(
+        ref=node_ref,
+        availability=_AVAILABILITIES[availability] if availability else None,
+        labels=parse_pairs(labels, "--label-add"),
+        remove_labels=remove_labels,
+    )
+    session.manager.call(lambda control: control.UpdateNode, request, repeatable=True)
+    click.echo(node_ref)
+
+
+@node.command()
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
+@click.option("-f", "--force", is_flag=True, help="Even one that is up.")
+@click.pass_obj
+def rm(session: Session, nodes: tuple[str, ...], force: bool) -> None:
+    """Remove nodes that are down; the keys they held are replaced at once.
+
+    \b
+    Example:
+      swarmnet node rm w3
+    """
+
+    def remove(ref: str) -> str:
+        request = control_pb2.RemoveNodeRequest(ref=ref, force=force)
+        session.manager.call(lambda control: control.RemoveNode, request)
+        return ref
+
+    act_on_each(nodes, remove)
+
+
+def _row(view: control_pb2.NodeView) -> Row:
+    each = view.node
+    return {
+        "ID": each.meta.id,
+        "Hostname": each.hostname,
+        "Status": _state_word(each).capitalize(),
+        "Availability": _availability_word(each).capitalize(),
+        "ManagerStatus": view.manager_status,
+        "Self": str(view.self).lower(),
+        "Role": role_word(each),
+        "Address": each.address,
+        "DataPathAddress": each.data_path_address,
+        "ESP": str(each.capabilities.esp).lower(),
+        "Fenced": str(each.fenced).lower(),
+        "Labels": labels_text(each.labels),
+    }
+
+
+def document(view: control_pb2.NodeView) -> Mapping[str, Any]:
+    """A node as inspect shows it: docker's shape, and what only swarmnet knows."""
+    each, capabilities = view.node, view.node.capabilities
+    shown: dict[str, Any] = {
+        "ID": each.meta.id,
+        "Version": {"Index": each.meta.version},
+        "CreatedAt": rfc3339(each.meta.created_at),
+        "UpdatedAt": rfc3339(each.meta.updated_at),
+        "Spec": {
+            "Labels": ordered(each.labels),
+            "Role": role_word(each),
+            "Availability": _availability_word(each),
+        },
+        "Description": {
+            "Hostname": each.hostname,
+            "Kernel": capabilities.kernel,
+            "Executors": list(capabilities.executors),
+            "Images": list(capabilities.images),
+            "ESP": capabilities.esp,
+            "ESPReason": capabilities.esp_reason,
+            "Index": each.index,
+        },
+        "Status": {
+            "State": _state_word(each),
+            "Message": each.message,
+            "Addr": each.address,
+            "DataPathAddr": each.data_path_address,
+            "Fenced": each.fenced,
+        },
+    }
+    if view.manager_status:
+        shown["ManagerStatus"] = {
+            "Leader": view.manager_status == "Leader",
+            "Reachability": "unreachable" if view.manager_status == "Unreachable" else "reachable",
+            "Addr": each.address,
+            "BootstrapAddr": each.bootstrap_address,
+        }
+    return shown
+
+
+def _summary(view: control_pb2.NodeView) -> list[tuple[str, object]]:
+    each, capabilities = view.node, view.node.capabilities
+    status = {
+        "State": _state_word(each).capitalize(),
+        "Message": each.message,
+        "Availability": _availability_word(each).capitalize(),
+        "Address": each.address,
+    }
+    lines: list[tuple[str, object]] = [
+        ("ID", each.meta.id),
+        ("Hostname", each.hostname),
+        ("Role", role_word(each).capitalize()),
+        ("Joined at", rfc3339(each.meta.created_at)),
+        ("Labels", ordered(each.labels)),
+        ("Status", status),
+    ]
+    if view.manager_status:
+        return [*lines, ("Manager Status", view.manager_status)]
+    esp = "yes" if capabilities.esp else f"no: {capabilities.esp_reason}"
+    return [
+        *lines,
+        ("Data path address", each.data_path_address),
+        ("ESP", esp),
+        ("Kernel", capabilities.kernel),
+    ]
