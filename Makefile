@@ -1,0 +1,79 @@
+# make setup | check | test | demo | bench-cluster        (Debian 12, root)
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.ONESHELL:
+
+BIN := .venv/bin
+PACKAGES := ca-certificates iproute2 iptables iputils-ping kmod nftables python3 python3-venv tcpdump user-mode-linux
+PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
+RUN_KERNEL := $(BIN)/swarmnet lab kernel --
+export DEBIAN_FRONTEND := noninteractive
+
+.PHONY: help setup check test test-host test-kernel demo bench-cluster proto clean
+
+help:
+	@echo 'make demo           the main job, shown in a lab on this machine'
+	echo 'make test           every test; the ones marked "kernel" in a kernel with ESP'
+	echo 'make test-host      only those for any kernel;   make test-kernel   only those that need ESP'
+	echo '                    ARGS="tests/kernel/test_x.py -k name" chooses'
+	echo 'make check          ruff, mypy, import-linter, stubs current'
+	echo 'make bench-cluster  the figures of a cluster, JSON lines'
+	echo 'make setup          what all of these need: Debian packages, .venv'
+
+# --- setup: each step leaves a stamp and is done again only when its input changed
+# Bytecode beforehand: a lab starts many processes at once, and in user-mode-linux compiling is slow.
+setup: .venv/.synced
+	@$(BIN)/python -m compileall -q proto core manager worker cli
+
+.venv/.packages: Makefile
+	@missing=$$(for package in $(PACKAGES); do
+	  dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || echo $$package; done)
+	if [ -n "$$missing" ]; then apt-get update -qq; apt-get install -y -qq --no-install-recommends $$missing; fi
+	[ -x $(BIN)/python ] || python3 -m venv .venv
+	touch $@
+
+.venv/.uv: .venv/.packages
+	@[ -x $(BIN)/uv ] || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	touch $@
+
+.venv/.synced: .venv/.uv pyproject.toml uv.lock
+	@$(BIN)/uv sync --frozen --quiet --compile-bytecode
+	touch $@
+
+# --- quality
+check: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python proto/generate.py --check
+
+test: setup
+	@mkdir -p out
+	status=0
+	$(MAKE) --no-print-directory test-host | tee out/test-host.txt || status=1
+	$(MAKE) --no-print-directory test-kernel | tee out/test-kernel.txt || status=1
+	echo "any kernel: $$(tail -n 1 out/test-host.txt)"
+	echo "ESP kernel: $$(tail -n 1 out/test-kernel.txt)"
+	exit $$status
+
+test-host: setup
+	@$(PYTEST) -m "not kernel" $(ARGS)
+
+test-kernel: setup
+	@$(RUN_KERNEL) $(PYTEST) -m kernel $(ARGS)
+
+# --- the product
+demo: setup
+	@$(BIN)/swarmnet demo
+
+bench-cluster: setup
+	@$(BIN)/python -m bench.cluster $(ARGS)
+
+proto: setup
+	$(BIN)/python proto/generate.py
+
+clean:
+	rm -rf out .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

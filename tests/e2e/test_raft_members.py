@@ -1,0 +1,260 @@
+"""Managers over real mutual TLS: who may take part, what a client is told, how they come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+from tests.unit.raft_cluster import Lines, Manager, certificate, cluster, free_port, name_of, until
+
+from swarmnet.api.v1 import raft_pb2, raft_pb2_grpc
+from swarmnet.core.errors import (
+    FailedPrecondition,
+    Internal,
+    NoLeader,
+    NotFound,
+    NotLeader,
+    OutcomeUnknown,
+    ResourceExhausted,
+)
+from swarmnet.core.secret import SecretBytes
+from swarmnet.manager.identity import CallerRole
+from swarmnet.manager.raft.member import Member, to_proto
+from swarmnet.manager.raft.node import RaftNode, Tuning
+from swarmnet.manager.tls import node_channel
+
+
+async def refusal(asking: Manager, asked: Manager, batch: raft_pb2.RaftBatch) -> grpc.StatusCode:
+    """How `asked` ends a stream on which `asking` sends one batch."""
+    async with asking.channel(asked.member) as channel:
+        call = raft_pb2_grpc.RaftStub(channel).Exchange()
+        await send(call, batch)
+        return await end_of(call)
+
+
+async def welcomed(channel: grpc.aio.Channel) -> Any:
+    """A stream that was taken in."""
+    call = raft_pb2_grpc.RaftStub(channel).Exchange()
+    await call.write(raft_pb2.RaftBatch())
+    assert await anext(aiter(call)) == raft_pb2.RaftWelcome()
+    return call
+
+
+async def send(call: Any, batch: raft_pb2.RaftBatch) -> None:
+    """Write a batch on a stream that may have been ended already: `end_of` says how."""
+    with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        await call.write(batch)
+
+
+async def end_of(call: Any) -> grpc.StatusCode:
+    """The status of a stream, after all that was answered on it."""
+    with suppress(grpc.aio.AioRpcError):
+        async for _ in call:
+            pass
+    return grpc.StatusCode(await call.code())
+
+
+async def test_a_lone_manager_leads_at_once_and_answers(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as made:
+        started_at = time.monotonic()
+        only = made.new()
+        await only.start(bootstrap=True)
+        await until(lambda: only.node.is_leader)
+        assert time.monotonic() - started_at < 0.5
+        assert await only.node.propose(b"word") == 3
+        await only.node.read_barrier()
+        assert only.node.leader == only.member
+        with pytest.raises(FailedPrecondition, match="only manager"):
+            await only.node.remove_member(only.node_id)
+
+
+async def test_followers_apply_the_same_and_name_the_leader(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 3) as made:
+        leader = await made.leader()
+        await asyncio.gather(*(leader.node.propose(b"%d" % number) for number in range(50)))
+        await until(lambda: all(each.machine.lines == leader.machine.lines for each in made.managers))
+        assert len(leader.machine.lines) == 50
+        follower = next(each for each in made.managers if each is not leader)
+        assert follower.node.leader == leader.member
+        assert leader.node.reachable(follower.node_id)
+        for call in (follower.node.propose(b"word"), follower.node.read_barrier()):
+            with pytest.raises(NotLeader) as refused:
+                await call
+            assert leader.member.address in refused.value.hint
+
+
+async def test_what_cannot_be_applied_is_an_answer_and_blocks_nothing(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 1) as made:
+        with pytest.raises(Internal, match="could not be applied"):
+            await made.put(b"poison")
+        with pytest.raises(ResourceExhausted, match="above the limit"):
+            await made.put(bytes(600 * 1024))
+        await made.put(b"after")
+        assert made.managers[0].machine.lines == [b"after"]
+
+
+async def test_without_a_majority_nothing_is_promised_and_the_leader_steps_down(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 3) as made:
+        leader = await made.leader()
+        others = [each for each in made.managers if each is not leader]
+        await asyncio.gather(*(each.stop() for each in others))
+        with pytest.raises(OutcomeUnknown, match="may still be made"):
+            await leader.node.propose(b"word", timeout_s=0.2)
+        await until(lambda: not leader.node.is_leader)
+        with pytest.raises(NoLeader, match="does not have a leader"):
+            await leader.node.propose(b"word")
+        for each in others:
+            await each.start()
+        await made.put(b"again")
+
+
+async def test_a_stopped_leader_hands_over(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 3) as made:
+        leader = await made.leader()
+        await made.put(b"before")
+        await leader.stop()
+        stopped_at = time.monotonic()
+        await made.put(b"after")
+        assert time.monotonic() - stopped_at < 0.5
+
+
+async def test_a_manager_comes_back_at_another_address(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 3) as made:
+        mover = next(each for each in made.managers if each is not made.leaders()[0])
+        await mover.stop()
+        await made.put(b"while away")
+        mover.port = free_port()
+        await mover.start()
+        leader = await made.leader()
+        await until(lambda: mover.machine.lines == leader.machine.lines)
+        await until(lambda: all(each.node.members[mover.node_id] == mover.member for each in made.managers))
+
+
+async def test_a_manager_far_behind_gets_a_snapshot(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 3, Tuning(log_entries=20)) as made:
+        leader = await made.leader()
+        late = next(each for each in made.managers if each is not leader)
+        await late.stop()
+        for number in range(100):
+            await made.put(b"%d" % number)
+        await late.start()
+        await until(lambda: late.machine.lines == leader.machine.lines)
+        assert late.machine.restored > 0
+        joiner = made.new()
+        await joiner.join(leader)
+        await until(lambda: joiner.machine.lines == leader.machine.lines)
+        assert set(joiner.node.members) == {each.node_id for each in made.managers}
+
+
+async def test_a_removed_manager_has_no_part_any_more(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 3) as made:
+        leader = await made.leader()
+        gone = next(each for each in made.managers if each is not leader)
+        async with gone.channel(leader.member) as channel:
+            await raft_pb2_grpc.RaftStub(channel).Leave(raft_pb2.RaftLeaveRequest(node_id=gone.node_id))
+        assert set(leader.node.members) == {each.node_id for each in made.managers if each is not gone}
+        assert await refusal(gone, leader, raft_pb2.RaftBatch()) is grpc.StatusCode.PERMISSION_DENIED
+        with pytest.raises(NotFound):
+            await leader.node.remove_member(gone.node_id)
+        with pytest.raises(NotLeader):
+            await leader.node.remove_member(leader.node_id)
+        await made.put(b"after")
+
+
+async def test_a_stream_that_outlives_its_membership_is_refused(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 3) as made:
+        leader = await made.leader()
+        gone = next(each for each in made.managers if each is not leader)
+        async with gone.channel(leader.member) as channel:
+            call = await welcomed(channel)
+            await leader.node.remove_member(gone.node_id)
+            await send(call, raft_pb2.RaftBatch())
+            assert await end_of(call) is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_strangers_and_workers_are_refused(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 1) as made:
+        leader = await made.leader()
+        stranger = Manager(name_of(8), certificate(made.root, name_of(8)), tmp_path)
+        worker = Manager(name_of(9), certificate(made.root, name_of(9), CallerRole.WORKER), tmp_path)
+        for each in (stranger, worker):
+            code = await refusal(each, leader, raft_pb2.RaftBatch())
+            assert code is grpc.StatusCode.PERMISSION_DENIED
+        async with stranger.channel(leader.member) as channel:
+            for_another = raft_pb2.RaftJoinRequest(member=to_proto([Member(name_of(7), "127.0.0.1:1")])[0])
+            with pytest.raises(grpc.aio.AioRpcError, match="for itself only"):
+                await raft_pb2_grpc.RaftStub(channel).Join(for_another)
+
+
+async def test_a_member_that_talks_nonsense_or_for_another_is_cut_off(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 2) as made:
+        leader = await made.leader()
+        other = next(each for each in made.managers if each is not leader)
+        nonsense = raft_pb2.RaftBatch(messages=[raft_pb2.RaftMessage(term=9)])
+        assert await refusal(other, leader, nonsense) is grpc.StatusCode.INVALID_ARGUMENT
+        async with other.channel(leader.member) as channel:
+            metadata = (
+                ("swarmnet-forwarded-node", leader.node_id),
+                ("swarmnet-forwarded-role", CallerRole.MANAGER.value),
+            )
+            call = raft_pb2_grpc.RaftStub(channel).Exchange(metadata=metadata)
+            assert await end_of(call) is grpc.StatusCode.PERMISSION_DENIED
+        await made.put(b"after")
+
+
+async def test_a_joiner_that_cannot_be_reached_is_not_added(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 1) as made:
+        leader = await made.leader()
+        joiner = Manager(name_of(2), certificate(made.root, name_of(2)), tmp_path)
+        with pytest.raises(FailedPrecondition, match="cannot reach"):
+            await leader.node.admit(joiner.member)
+        assert set(leader.node.members) == {leader.node_id}
+        await made.put(b"after")
+
+
+async def test_two_that_join_at_once_take_turns(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 1) as made:
+        leader = await made.leader()
+        joiners = [made.new(), made.new()]
+        await asyncio.gather(*(each.join(leader) for each in joiners))
+        await until(lambda: all(len(each.node.members) == 3 for each in made.managers))
+        await made.put(b"after")
+
+
+async def test_another_key_does_not_start_it(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 1) as made:
+        only = made.managers[0]
+        await only.stop()
+        with pytest.raises(FailedPrecondition, match="does not open"):
+            await RaftNode.start(
+                node_id=only.node_id,
+                directory=only.directory,
+                kek=SecretBytes(b"w" * 32),
+                machine=Lines(),
+                dial=lambda member: node_channel(only.credentials, member.address),
+                on_leadership=lambda _leads: None,
+            )
+
+
+async def test_a_state_machine_that_breaks_stops_the_manager(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with cluster(tmp_path, 1, Tuning(log_entries=5)) as made:
+        only = made.managers[0]
+
+        def broken() -> None:
+            raise MemoryError
+
+        monkeypatch.setattr(only.machine, "freeze", broken)
+        outcomes = await asyncio.gather(
+            *(only.node.propose(b"%d" % number, 1.0) for number in range(20)), return_exceptions=True
+        )
+        assert outcomes
+        with pytest.raises(MemoryError):
+            await asyncio.wait_for(asyncio.shield(only.node.failed), 5.0)
+        assert not only.node.is_leader

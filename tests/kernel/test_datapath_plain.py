@@ -1,0 +1,192 @@
+"""Plain networks on any kernel: links, forwarding, restart, removal."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+from tests.kernel.hosts import (
+    NETWORK,
+    PLAIN_PORT,
+    Host,
+    Lab,
+    desired,
+    exchange,
+    silent,
+    task_id,
+    task_ip,
+    udp_ports,
+    vxlan_datagram,
+)
+
+from swarmnet.core.datapath.desired import Desired, network_name, task_name
+from swarmnet.core.endpoints import mac_of
+from swarmnet.worker.datapath import probe, xfrm
+from swarmnet.worker.datapath import rtnetlink as rt
+from swarmnet.worker.datapath.datapath import Capability
+from swarmnet.worker.datapath.guard import install
+from swarmnet.worker.datapath.links import VXLAN
+from swarmnet.worker.datapath.namespaces import Namespaces
+from swarmnet.worker.datapath.netlink import Message
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    made = Lab(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def pair(lab: Lab) -> tuple[Host, Host]:
+    """Two hosts with one task each on a plain network."""
+    hosts = lab.host("w1"), lab.host("w2")
+    for host, other in (hosts, hosts[::-1]):
+        report = host.apply(desired(host, other, encrypted=False))
+        assert report.tasks == {}
+        assert report.networks[NETWORK].error == ""
+    return hosts
+
+
+def test_tasks_on_two_hosts_reach_each_other(lab: Lab, pair: tuple[Host, Host]) -> None:
+    one, two = pair
+    with one.task_socket(task_id(one)) as a, two.task_socket(task_id(two)) as b, lab.capture(one) as frames:
+        assert exchange(a, b, task_ip(two)) == b"hello back"
+        assert exchange(b, a, task_ip(one)) == b"hello back"
+    assert udp_ports(frames) == {PLAIN_PORT}
+
+
+def test_two_tasks_on_one_host_reach_each_other_without_the_underlay(lab: Lab) -> None:
+    host, other = lab.host("w1"), lab.host("w2")
+    host.apply(desired(host, other, encrypted=False, slots=2))
+    one, two = task_id(host, 1), task_id(host, 2)
+    with host.task_socket(one) as a, host.task_socket(two) as b, lab.capture(host) as frames:
+        assert exchange(a, b, task_ip(host, 2)) == b"hello back"
+    assert udp_ports(frames) == set()
+
+
+def test_addresses_that_nobody_has_are_never_flooded(lab: Lab, pair: tuple[Host, Host]) -> None:
+    one, _ = pair
+    with one.task_socket(task_id(one)) as a, lab.capture(one) as frames:
+        a.sendto(b"anybody?", ("10.0.1.250", 7000))
+        assert silent(a)
+    assert udp_ports(frames) == set()
+
+
+def test_a_frame_with_a_stolen_mac_is_dropped(lab: Lab, pair: tuple[Host, Host]) -> None:
+    """On a plain network anybody on the underlay can send, but only as a MAC that is known to be remote."""
+    one, two = pair
+    with one.task_socket(task_id(one)) as a, two.udp() as sender:
+        sender.sendto(vxlan_datagram(task_ip(two), task_ip(one)), (one.address, PLAIN_PORT))
+        assert a.recv(100) == b"forged"
+        for stolen in (mac_of(task_ip(one, 1)), "02:42:0a:00:01:fe"):
+            packet = vxlan_datagram(task_ip(two), task_ip(one), mac=stolen)
+            sender.sendto(packet, (one.address, PLAIN_PORT))
+            assert silent(a)
+
+
+def test_a_restarted_worker_touches_nothing_that_is_right(lab: Lab, pair: tuple[Host, Host]) -> None:
+    one, two = pair
+    wanted = desired(one, two, encrypted=False)
+    with one.task_socket(task_id(one)) as a, two.task_socket(task_id(two)) as b:
+        one.restart()
+        with capture_logs() as logs:
+            report = one.apply(wanted)
+        assert report.networks[NETWORK].error == ""
+        assert [each for each in logs if each["event"] == "data path programmed"] == []
+        assert exchange(a, b, task_ip(two)) == b"hello back"
+
+
+def test_what_a_hand_broke_is_mended(lab: Lab, pair: tuple[Host, Host]) -> None:
+    one, two = pair
+    network = Namespaces(lab.directory / "w1" / "run" / "netns")
+    netlink = one.here(lambda: network.netlink(network_name(NETWORK)))
+    sockets = (one.task_socket(task_id(one)), two.task_socket(task_id(two)))
+    with closing(network), sockets[0] as a, sockets[1] as b:
+        for name in (VXLAN, task_name(task_id(one))):
+            netlink.execute(rt.delete_link(rt.list_links(netlink)[name].index))
+            report = one.run(one.datapath.reconcile())
+            assert (report.networks[NETWORK].error, report.tasks) == ("", {})
+            assert exchange(a, b, task_ip(two)) == b"hello back"
+
+
+def test_nothing_is_left_of_a_network_without_tasks(lab: Lab, pair: tuple[Host, Host]) -> None:
+    one, _ = pair
+    report = one.apply(Desired(one.name, one.number, one.address))
+    assert report.networks == {}
+    assert list((lab.directory / "w1" / "run" / "netns").iterdir()) == []
+
+
+def test_an_encrypted_network_is_refused_where_the_kernel_cannot_encrypt(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "new_sa", lambda _: Message(0x7F, b""))
+    host, other = lab.host("w1"), lab.host("w2")
+    capability = host.capability
+    report = host.apply(desired(host, other))
+    assert capability is not None
+    assert not capability.esp
+    assert "Load the kernel modules" in capability.reason
+    assert report.networks[NETWORK].error == report.tasks[task_id(host)] == capability.reason
+    assert not host.datapath.task_namespace(task_id(host)).exists()
+
+
+def test_where_sas_fail_nothing_is_built_and_the_guards_stand(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fail closed: the kernel refuses every SA after the probe was passed."""
+    host, other = lab.host("w1"), lab.host("w2")
+    monkeypatch.setattr(host.datapath, "_capability", Capability(esp=True))
+    monkeypatch.setattr(xfrm, "new_sa", lambda _: Message(0x7F, b""))
+    report = host.apply(desired(host, other))
+    found = report.networks[NETWORK]
+    assert (found.installed, found.sending) == ((), 0)
+    assert found.error.startswith("SA 0x001")
+    assert "its network is not up: SA 0x001" in report.tasks[task_id(host)]
+    assert list((lab.directory / "w1" / "run" / "netns").iterdir()) == []
+    with closing(host.xfrm()) as netlink:
+        assert [policy.guard for policy in xfrm.list_policies(netlink)] == [True, True]
+
+
+def test_leaving_takes_the_guard_along(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = lab.host("w1")
+    guard = host.run(install())
+    monkeypatch.setattr(host.datapath, "_guard", guard)
+    listing = ["nft", "list", "tables"] if guard.name == "nftables" else [guard.name, "-S"]
+    rules = host.here(lambda: subprocess.check_output(listing, text=True))
+    assert "swarmnet" in rules or "--pol none" in rules
+    host.run(host.datapath.remove_all())
+    rules = host.here(lambda: subprocess.check_output(listing, text=True))
+    assert "swarmnet" not in rules
+    assert "--pol none" not in rules
+
+
+def test_counters_are_the_kernels_own(lab: Lab) -> None:
+    host = lab.host("w1")
+    found = host.run(host.datapath.counters())
+    assert found["esp_sas"] == 0
+    assert all(isinstance(value, int) for value in found.values())
+
+
+def test_a_data_path_address_that_the_host_lacks_is_named(lab: Lab) -> None:
+    host, other = lab.host("w1"), lab.host("w2")
+    wanted = replace(desired(host, other, encrypted=False), address="10.133.0.99")
+    report = host.apply(wanted)
+    assert "10.133.0.99" in report.networks[NETWORK].error
+
+
+def test_programming_a_network_is_fast(lab: Lab) -> None:
+    host, others = lab.host("w1"), (lab.host("w2"), lab.host("w3"))
+    started = time.perf_counter()
+    host.apply(desired(host, *others, encrypted=False))
+    took = time.perf_counter() - started
+    print(f"programmed in {took * 1000:.1f} ms")
+    assert took < 0.5

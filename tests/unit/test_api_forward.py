@@ -1,0 +1,177 @@
+"""A follower hands calls on to the leader: two real servers, one behind the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+from tests.unit.manager_doors import (
+    AS_CLIENT,
+    AS_MANAGER,
+    AS_WORKER,
+    CLIENT,
+    WORKER,
+    Doors,
+    MadeUpSwarm,
+    free_port,
+    open_doors,
+    said,
+)
+
+from swarmnet.api.v1 import control_pb2, control_pb2_grpc, dispatcher_pb2, dispatcher_pb2_grpc
+from swarmnet.core.errors import AlreadyExists, NoLeader, NotLeader
+from swarmnet.manager import forward
+from swarmnet.manager.identity import Caller, CallerRole
+from swarmnet.manager.tls import node_channel
+
+GET = control_pb2.GetClusterRequest()
+
+
+@dataclass
+class Pair:
+    """`follower` is dialled, `leader` answers."""
+
+    leader: MadeUpSwarm
+    follower: MadeUpSwarm
+    leader_doors: Doors
+    follower_doors: Doors
+
+
+@pytest.fixture
+async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
+    leader, follower = MadeUpSwarm(), MadeUpSwarm(leading=False)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    async with AsyncExitStack() as stack:
+        at_leader = await stack.enter_async_context(open_doors(leader, tmp_path / "a"))
+        at_follower = await stack.enter_async_context(open_doors(follower, tmp_path / "b"))
+        follower.channel = await stack.enter_async_context(node_channel(AS_MANAGER, at_leader.nodes))
+        yield Pair(leader, follower, at_leader, at_follower)
+
+
+async def get_cluster(pair: Pair) -> control_pb2.GetClusterResponse:
+    async with node_channel(AS_CLIENT, pair.follower_doors.nodes) as channel:
+        return await control_pb2_grpc.ControlStub(channel).GetCluster(GET, timeout=10)
+
+
+async def test_the_leader_hears_the_first_caller(pair: Pair) -> None:
+    answer = await get_cluster(pair)
+    assert answer.leader_id == CLIENT
+    assert pair.leader.answers.callers == [Caller(CLIENT, CallerRole.CLIENT)]
+    assert pair.follower.answers.callers == []
+
+
+async def test_the_operator_on_the_unix_socket_is_forwarded_too(pair: Pair) -> None:
+    async with grpc.aio.insecure_channel(pair.follower_doors.socket) as channel:
+        await control_pb2_grpc.ControlStub(channel).GetCluster(GET)
+    assert [each.role for each in pair.leader.answers.callers] == [CallerRole.CLIENT]
+
+
+async def test_the_leaders_error_comes_back_whole(pair: Pair) -> None:
+    pair.leader.answers.failures.append(AlreadyExists("it is there", hint="Take another."))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await get_cluster(pair)
+    error = said(caught.value)
+    assert isinstance(error, AlreadyExists)
+    assert error.hint == "Take another."
+    assert caught.value.code() is grpc.StatusCode.ALREADY_EXISTS
+
+
+async def test_a_manager_that_does_not_lead_after_all_is_asked_again(pair: Pair) -> None:
+    pair.leader.answers.failures.extend([NotLeader("not me"), NoLeader()])
+    await get_cluster(pair)
+    assert len(pair.leader.answers.callers) == 3
+
+
+async def test_a_call_waits_for_the_election(pair: Pair) -> None:
+    channel, pair.follower.channel = pair.follower.channel, None
+    asking = asyncio.create_task(get_cluster(pair))
+    done, _ = await asyncio.wait([asking], timeout=0.2)
+    assert not done
+    pair.follower.channel = channel
+    await asking
+
+
+async def test_a_channel_closed_because_its_manager_lost_the_lead_is_no_error(pair: Pair) -> None:
+    open_channel, closed = pair.follower.channel, node_channel(AS_MANAGER, pair.leader_doors.nodes)
+    await closed.close()
+    pair.follower.channel = closed
+    asking = asyncio.create_task(get_cluster(pair))
+    done, _ = await asyncio.wait([asking], timeout=0.2)
+    assert not done
+    pair.follower.channel = open_channel
+    await asking
+
+
+async def test_without_a_leader_it_says_so(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "LEADER_WAIT_S", 0.1)
+    async with node_channel(AS_MANAGER, f"127.0.0.1:{free_port()}") as nowhere:
+        for channel in (None, nowhere):
+            pair.follower.channel = channel
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await get_cluster(pair)
+            error = said(caught.value)
+            assert isinstance(error, NoLeader)
+            assert "The swarm does not have a leader" in error.message
+
+
+async def test_what_was_forwarded_is_not_forwarded_again(pair: Pair, tmp_path: Path) -> None:
+    third = MadeUpSwarm()
+    (tmp_path / "c").mkdir()
+    async with (
+        open_doors(third, tmp_path / "c") as at_third,
+        node_channel(AS_MANAGER, at_third.nodes) as to_third,
+    ):
+        pair.leader.leading, pair.leader.channel = False, to_third
+        call = asyncio.create_task(get_cluster(pair))
+        done, _ = await asyncio.wait([call], timeout=0.2)
+        assert not done
+        pair.leader.leading = True
+        await call
+    assert third.answers.callers == []
+    assert len(pair.leader.answers.callers) == 1
+
+
+async def test_a_watch_comes_through(pair: Pair) -> None:
+    async with node_channel(AS_CLIENT, pair.follower_doors.nodes) as channel:
+        call = control_pb2_grpc.ControlStub(channel).Watch(control_pb2.WatchRequest())
+        await call.initial_metadata()
+        assert [event.network.name async for event in call] == ["first", "second"]
+
+
+async def test_a_workers_stream_comes_through_both_ways(pair: Pair) -> None:
+    async with node_channel(AS_WORKER, pair.follower_doors.nodes) as channel:
+        call = dispatcher_pb2_grpc.DispatcherStub(channel).Session()
+        for name in ("one", "two"):
+            await call.write(dispatcher_pb2.WorkerMessage(hello=dispatcher_pb2.Hello(hostname=name)))
+            answer = await call.read()
+            assert isinstance(answer, dispatcher_pb2.ManagerMessage)
+            assert answer.removed.reason == name
+        await call.done_writing()
+    assert pair.leader.answers.callers == [Caller(WORKER, CallerRole.WORKER)]
+
+
+async def test_a_leader_lost_in_the_middle_ends_the_call_as_unavailable(tmp_path: Path) -> None:
+    leader, follower = MadeUpSwarm(), MadeUpSwarm(leading=False)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    async with open_doors(follower, tmp_path / "b") as at_follower:
+        async with open_doors(leader, tmp_path / "a") as at_leader:
+            follower.channel = node_channel(AS_MANAGER, at_leader.nodes)
+            channel = node_channel(AS_WORKER, at_follower.nodes)
+            call = dispatcher_pb2_grpc.DispatcherStub(channel).Session()
+            await call.write(dispatcher_pb2.WorkerMessage(hello=dispatcher_pb2.Hello(hostname="one")))
+            await call.read()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        await channel.close()
+        await follower.channel.close()
+    error = said(caught.value)
+    assert error is not None
+    assert error.reason == "UNAVAILABLE"

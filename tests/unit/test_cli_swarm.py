@@ -1,0 +1,228 @@
+"""`swarmnet swarm` and `run`: this host's daemons, by their sockets."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.fake_swarm import FakeSwarm, Host, make_host
+
+from swarmnet.api.v1 import ca_pb2, local_pb2
+from swarmnet.api.v1 import control_pb2 as control
+from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.core.errors import FailedPrecondition, SwarmScoped
+
+TOKEN = f"SWMTKN-1-{'d' * 50}-{'s' * 25}"
+REFUSAL = SwarmScoped(
+    "swarm-scoped network (net) is not compatible with `swarmnet create` or `swarmnet run`. "
+    "This network can only be used by a swarm service.",
+    hint="swarmnet service create --name NAME --network net my-image",
+)
+
+
+@pytest.fixture
+def host(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Host]:
+    yield from make_host(tmp_path, capsys, monkeypatch)
+
+
+def _joinable(fake: FakeSwarm) -> FakeSwarm:
+    fake.answers["Join"] = [local_pb2.JoinResponse(node_id="n" * 25)]
+    fake.answers["Leave"] = [local_pb2.LeaveResponse()]
+    return fake
+
+
+def test_init_says_how_the_others_join(host: Host) -> None:
+    fake = host.manager()
+    fake.answers["Init"] = [
+        local_pb2.InitResponse(node_id="m" * 25, worker_token=TOKEN, address="10.0.0.1:2378")
+    ]
+    line = "swarm init --key-rotation-period 6h --default-addr-pool 10.20.0.0/16"
+    assert host.swarmnet(*line.split(), "--default-addr-pool-mask-length", "26").out == (
+        f"Swarm initialized: current node ({'m' * 25}) is now a manager.\n"
+        "\n"
+        "To add a worker to this swarm, run the following command:\n"
+        "\n"
+        f"    swarmnet swarm join --token {TOKEN} 10.0.0.1:2378\n"
+        "\n"
+        "To add a manager to this swarm, run 'swarmnet swarm join-token manager' and follow "
+        "the instructions.\n"
+    )
+    (request,) = fake.requests["Init"]
+    assert request.key_rotation_period.seconds == 6 * 3600
+    assert (request.address_pools, request.subnet_prefix_length) == (["10.20.0.0/16"], 26)
+
+
+def test_a_second_init_is_refused(host: Host) -> None:
+    error = FailedPrecondition("This node is already part of a swarm.", hint="Leave it first.")
+    host.manager().answers["Init"] = [error]
+    result = host.swarmnet("swarm", "init")
+    assert (result.status, result.err) == (
+        1,
+        "Error: This node is already part of a swarm.\nLeave it first.\n",
+    )
+
+
+@pytest.mark.parametrize("how", ["--token TOKEN", "--token-file FILE", "--token -", "--token-file -"])
+def test_join_takes_the_token_in_many_ways(host: Host, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    fake = _joinable(host.worker())
+    file = host.run_dir / "token"
+    file.write_text(f"{TOKEN}\n")
+    monkeypatch.setattr("sys.stdin", StringIO(f"{TOKEN}\n"))
+    arguments = how.replace("TOKEN", TOKEN).replace("FILE", str(file)).split()
+    result = host.swarmnet("swarm", "join", *arguments, "10.0.0.1:2378", "10.0.0.2")
+    assert (result.status, result.out) == (0, "This node joined a swarm as a worker.\n")
+    wanted = local_pb2.JoinRequest(token=TOKEN, addresses=["10.0.0.1:2378", "10.0.0.2"])
+    assert fake.requests["Join"] == [wanted]
+
+
+def test_a_manager_joins_as_a_manager(host: Host) -> None:
+    _joinable(host.manager())
+    out = host.swarmnet("swarm", "join", "--token", TOKEN, "m1").out
+    assert out == "This node joined a swarm as a manager.\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("swarm join m1", "Error: a join token is needed, once"),
+        (f"swarm join --token {TOKEN} --token-file x m1", "Error: a join token is needed, once"),
+        ("swarm join --token-file /nowhere m1", "Error: cannot read the token file /nowhere: No such file"),
+        (f"swarm join --token {TOKEN}", "Error: Missing argument"),
+    ],
+)
+def test_a_join_that_cannot_be_meant(host: Host, line: str, says: str) -> None:
+    fake = _joinable(host.worker())
+    result = host.swarmnet(*line.split())
+    assert (result.status, result.out) == (1, "")
+    assert result.err.startswith(says)
+    assert TOKEN not in result.err
+    assert fake.requests == {}
+
+
+@pytest.mark.parametrize("verb", ["join --token x m1", "leave"])
+def test_on_a_host_with_both_daemons_one_must_be_named(host: Host, verb: str) -> None:
+    manager, worker = _joinable(host.manager()), _joinable(host.worker())
+    result = host.swarmnet("swarm", *verb.split())
+    assert (result.status, result.out) == (1, "")
+    assert result.err.endswith("Say which one is meant: --manager or --worker.\n")
+    assert host.swarmnet("swarm", *verb.split(), "--worker").status == 0
+    assert (len(manager.requests), len(worker.requests)) == (0, 1)
+    assert host.swarmnet("swarm", *verb.split(), "--manager").status == 0
+    assert (len(manager.requests), len(worker.requests)) == (1, 1)
+
+
+def test_the_socket_of_a_dead_daemon_does_not_count(host: Host) -> None:
+    _joinable(host.manager())
+    host.stop()
+    (host.run_dir / "manager.sock").touch()
+    _joinable(host.worker())
+    assert host.swarmnet("swarm", "leave", "--force").out == "Node left the swarm.\n"
+
+
+def test_a_host_without_daemons(host: Host) -> None:
+    result = host.swarmnet("swarm", "leave")
+    assert result.status == 1
+    assert result.err.startswith(
+        f"Error: Cannot connect to a swarmnet daemon in {host.run_dir}. Is swarmnet-"
+    )
+    assert "Is swarmnet-manager running?" in host.swarmnet("swarm", "init").err
+
+
+def _with_tokens(host: Host) -> FakeSwarm:
+    fake = host.manager()
+    tokens = control.GetJoinTokensResponse(
+        worker=TOKEN, manager=f"{TOKEN[:-1]}m", manager_address="10.0.0.1:2378"
+    )
+    fake.answers["GetJoinTokens"] = [tokens]
+    fake.answers["RotateJoinToken"] = [tokens]
+    return fake
+
+
+def test_join_token(host: Host) -> None:
+    _with_tokens(host)
+    assert host.swarmnet("swarm", "join-token", "-q", "worker").out == f"{TOKEN}\n"
+    assert host.swarmnet("swarm", "join-token", "manager").out == (
+        "To add a manager to this swarm, run the following command:\n"
+        "\n"
+        f"    swarmnet swarm join --token {TOKEN[:-1]}m 10.0.0.1:2378\n"
+        "\n"
+    )
+
+
+def test_join_token_rotate(host: Host) -> None:
+    fake = _with_tokens(host)
+    out = host.swarmnet("swarm", "join-token", "--rotate", "worker").out
+    assert out.startswith("Successfully rotated worker join token.\n\nTo add a worker")
+    assert fake.requests["RotateJoinToken"] == [control.RotateJoinTokenRequest(role=types.ROLE_WORKER)]
+
+
+def test_credentials_are_three_files_for_their_owner_only(host: Host, tmp_path: Path) -> None:
+    fake = host.manager()
+    fake.answers["IssueClientCertificate"] = [
+        ca_pb2.IssueCertificateResponse(
+            certificate_pem="CERT", root_certificate_pem="ROOT", manager_addresses=["m1:2377", "m2:2377"]
+        )
+    ]
+    folder = tmp_path / "new" / "credentials"
+    out = host.swarmnet("swarm", "credentials", str(folder)).out
+    assert out.splitlines()[:2] == [
+        "export SWARMNET_HOST=m1:2377,m2:2377",
+        f"export SWARMNET_CACERT={folder}/ca.pem",
+    ]
+    assert (folder / "cert.pem").read_text() == "CERT"
+    assert "PRIVATE KEY" in (folder / "key.pem").read_text()
+    assert {stat.S_IMODE(os.stat(folder / name).st_mode) for name in os.listdir(folder)} == {0o600}
+    assert fake.requests["IssueClientCertificate"][0].csr_pem.startswith("-----BEGIN CERTIFICATE REQUEST")
+
+
+def test_run_is_refused_by_the_managers(host: Host) -> None:
+    fake = host.manager()
+    fake.answers["AttachNetwork"] = [REFUSAL]
+    result = host.swarmnet("run", "--network", "net", "my-image", "sleep", "--help")
+    assert (result.status, result.out, result.err) == (1, "", f"Error: {REFUSAL}\n")
+    wanted = control.AttachNetworkRequest(ref="net", image="my-image", command=["sleep", "--help"])
+    assert fake.requests["AttachNetwork"] == [wanted]
+
+
+def test_run_is_refused_by_a_worker(host: Host) -> None:
+    host.worker().answers["Attach"] = [REFUSAL]
+    result = host.swarmnet("run", "--network", "net", "my-image")
+    assert (result.status, result.out, result.err) == (1, "", f"Error: {REFUSAL}\n")
+
+
+def test_run_never_succeeds(host: Host) -> None:
+    host.manager().answers["AttachNetwork"] = [control.RemoveResponse()]
+    assert host.swarmnet("run", "--network", "net", "my-image").status == 1
+
+
+def _info(**fields: Any) -> local_pb2.LocalInfo:
+    return local_pb2.LocalInfo(version="1.2.3", role=types.ROLE_WORKER, **fields)
+
+
+def test_info_tells_what_this_host_is(host: Host) -> None:
+    found = _info(state="active", node_id="n" * 25, cluster_id="c" * 25, running_tasks=2)
+    host.worker().answers["GetInfo"] = [found]
+    assert [" ".join(line.split()) for line in host.swarmnet("info").out.splitlines()] == [
+        "Version: 1.2.3",
+        "Role: worker",
+        "Swarm: active",
+        f"NodeID: {'n' * 25}",
+        f"ClusterID: {'c' * 25}",
+        "Manager: none",
+        "Running tasks: 2",
+    ]
+
+
+@pytest.mark.parametrize(("state", "status"), [("inactive", 0), ("active", 0), ("error", 1)])
+def test_a_health_check_reads_the_exit_status(host: Host, state: str, status: int) -> None:
+    host.worker().answers["GetInfo"] = [_info(state=state, error="disk full" if status else "")]
+    result = host.swarmnet("info", "--quiet")
+    assert (result.status, result.out) == (status, "")
+    assert ("disk full" in result.err) is bool(status)

@@ -1,0 +1,179 @@
+"""The protocol as its user meets it: networks joined and left, the managers' word on peers, syncs."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from tests.sim.cluster import MANAGERS_KEY, NETWORK, Cluster, scope_epochs, signed
+
+from swarmnet.api.v1 import gossip_pb2 as pb
+from swarmnet.core.endpoints import public_key
+from swarmnet.core.gossip.events import SyncRequest
+from swarmnet.core.gossip.protocol import Gossip
+from swarmnet.core.gossip.sync import Tickets, fitting
+from swarmnet.core.gossip.timing import MAX_DATAGRAM_BYTES
+from swarmnet.core.keys import GOSSIP_SCOPE
+
+
+def node(name: str, boot: int = 1) -> Gossip:
+    made = Gossip(name, f"10.9.0.{ord(name)}:7946", boot=boot, started_ms=1000, randomness=Random(1))
+    made.set_epochs(scope_epochs(GOSSIP_SCOPE, 1))
+    made.set_endpoint_key(public_key(MANAGERS_KEY))
+    return made
+
+
+def ask(asker: Gossip, target: str) -> SyncRequest:
+    asker.join([(target, f"10.9.0.{ord(target)}:7946")])
+    (request,) = asker.take().syncs
+    return request
+
+
+def who(core: Gossip) -> set[str]:
+    return {member.node_id for member in core.members()}
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    made = Cluster(5, 3)
+    made.publish("n000", "10.0.1.3")
+    assert made.converges(1.0)
+    return made
+
+
+def test_a_sync_shows_both_who_is_there() -> None:
+    a, b = node("a"), node("b")
+    request = ask(a, "b")
+    a.sync_answered(request.ticket, b.receive_sync(request.payload, 0.0), 0.0)
+    assert who(a) == who(b) == {"a", "b"}
+
+
+def test_only_the_one_that_was_asked_may_answer() -> None:
+    a, c = node("a"), node("c")
+    request = ask(a, "b")
+    a.sync_answered(request.ticket, c.receive_sync(request.payload, 0.0), 0.0)
+    assert who(a) == {"a"}
+
+
+def test_the_reply_to_another_request_is_none() -> None:
+    a, b = node("a"), node("b")
+    first = ask(a, "b")
+    reply = b.receive_sync(first.payload, 0.0)
+    a.sync_answered(first.ticket, None, 0.0)
+    second = ask(a, "b")
+    a.sync_answered(second.ticket, reply, 0.0)
+    assert who(a) == {"a"}
+    assert a.counters()["dropped_malformed"] == 1
+
+
+def test_a_request_is_no_reply_and_a_reply_no_request() -> None:
+    a, b = node("a"), node("b")
+    request = ask(a, "b")
+    reply = b.receive_sync(request.payload, 0.0)
+    assert reply is not None
+    assert a.receive_sync(reply, 0.0) is None
+    fresh = ask(node("a", boot=2), "b")
+    b.receive(fresh.payload, "10.9.0.97:7946", 0.0)
+    assert b.counters()["dropped_malformed"] == 1
+
+
+def test_without_keys_nothing_is_said() -> None:
+    mute = Gossip("a", "10.9.0.97:7946", boot=1, started_ms=1, randomness=Random(1))
+    mute.start(0.0)
+    mute.join([("b", "10.9.0.98:7946")])
+    mute.publish(NETWORK, [signed("a", "10.0.1.3")], 0.0)
+    for now in range(20):
+        mute.tick(float(now))
+    out = mute.take()
+    assert (out.datagrams, out.syncs) == ([], [])
+
+
+def test_the_seeds_are_tried_as_soon_as_the_key_is_there() -> None:
+    late = Gossip("a", "10.9.0.97:7946", boot=1, started_ms=1, randomness=Random(1))
+    late.join([("b", "10.9.0.98:7946")])
+    late.set_epochs(scope_epochs(GOSSIP_SCOPE, 1))
+    assert [request.address for request in late.take().syncs] == ["10.9.0.98:7946"]
+
+
+def test_a_seed_that_does_not_answer_is_asked_again_and_again() -> None:
+    a = node("a")
+    a.start(0.0)
+    unanswered, now, asked = [ask(a, "b")], 0.0, 0
+    while asked < 5:
+        for request in unanswered:
+            a.sync_answered(request.ticket, None, now)
+        now = a.next_deadline()
+        a.tick(now)
+        unanswered = a.take().syncs
+        asked += len(unanswered)
+    assert now < 4.0
+
+
+def test_leaving_a_network_withdraws_its_endpoints_at_once(cluster: Cluster) -> None:
+    cluster.nodes["n000"].published = ()
+    cluster.nodes["n000"].core.leave_network(NETWORK, cluster.now)
+    cluster.settle("n000")
+    assert cluster.run(0.05, cluster.agree_on_endpoints)
+    assert cluster.nodes["n000"].core.endpoints(NETWORK) == ()
+
+
+def test_a_node_that_the_managers_take_off_the_network_loses_its_endpoints_there(cluster: Cluster) -> None:
+    """Even when its goodbye was lost."""
+    core = cluster.nodes["n001"].core
+    core.set_peers(NETWORK, frozenset({"n002"}))
+    assert core.endpoints(NETWORK) == ()
+
+
+def test_nothing_of_a_network_goes_to_nodes_that_are_not_on_it(cluster: Cluster) -> None:
+    sent: list[tuple[str, bytes]] = []
+    cluster.nodes["n000"].core.set_peers(NETWORK, frozenset({"n001"}))
+    cluster.settle("n000")
+    cluster.nodes["n002"].core.forget(NETWORK)
+    cluster.on_datagram = lambda source, target, payload: sent.append((target, payload))
+    cluster.publish("n000", "10.0.1.4")
+    assert [target for target, _ in sent] == ["n001"]
+
+
+def test_a_forgotten_network_is_not_known_any_more(cluster: Cluster) -> None:
+    core = cluster.nodes["n001"].core
+    core.forget(NETWORK)
+    assert core.endpoints(NETWORK) == ()
+    assert core.installed(NETWORK) == ((), 0)
+    cluster.publish("n000", "10.0.1.4")
+    cluster.run(0.5)
+    assert core.counters()["dropped_unknown_scope"] > 0
+
+
+def test_no_datagram_is_longer_than_allowed() -> None:
+    cluster = Cluster(5)
+    cluster.peers = frozenset(f"n{index:03}" for index in range(30))
+    longest = 0
+
+    def measure(source: str, target: str, payload: bytes) -> None:
+        nonlocal longest
+        longest = max(longest, len(payload))
+
+    cluster.on_datagram = measure
+    for name in sorted(cluster.peers):
+        cluster.start(name)
+    cluster.publish("n000", *(f"10.0.1.{index + 1}" for index in range(100)))
+    assert cluster.converges(3.0)
+    assert MAX_DATAGRAM_BYTES - 250 < longest <= MAX_DATAGRAM_BYTES
+
+
+def test_one_node_is_asked_once_at_a_time_and_few_at_once() -> None:
+    tickets = Tickets()
+    first = tickets.issue("net", "a")
+    assert first is not None
+    assert tickets.issue("net", "a") is None
+    assert [tickets.issue("net", other) is None for other in "bcde"] == [False, False, False, True]
+    assert tickets.issue(GOSSIP_SCOPE, "a") is not None
+    assert tickets.redeem(first.number) == first
+    assert tickets.redeem(first.number) is None
+    assert tickets.issue("net", "a") is not None
+
+
+def test_a_sync_carries_what_fits() -> None:
+    rumors = [pb.Rumor(node_id=f"n{index}") for index in range(10)]
+    room = 3 * (rumors[0].ByteSize() + 5)
+    assert fitting(rumors, room) == rumors[:3]
