@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -164,6 +165,19 @@ async def test_a_removed_manager_has_no_part_any_more(tmp_path: Path) -> None:
         with pytest.raises(NotLeader):
             await leader.node.remove_member(leader.node_id)
         await made.put(b"after")
+
+
+async def test_a_removed_manager_does_not_stand_against_the_leader_that_removed_it(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 3) as made:
+        leader = await made.leader()
+        gone = next(each for each in made.managers if each is not leader)
+        await until(lambda: gone.node.reachable(leader.node_id))
+        await leader.node.remove_member(gone.node_id)
+        await until(lambda: not gone.node.reachable(leader.node_id))
+        engine, told = gone.node._engine, threading.Event()
+        engine.post(told.set)
+        await asyncio.to_thread(told.wait, 5.0)
+        assert engine._campaign_at is None
 
 
 async def test_a_stream_that_outlives_its_membership_is_refused(tmp_path: Path) -> None:

@@ -77,6 +77,25 @@ def test_a_request_is_no_reply_and_a_reply_no_request() -> None:
     assert b.counters()["dropped_malformed"] == 1
 
 
+def test_who_leaves_a_network_says_so_even_right_after_other_news() -> None:
+    a, b = node("a"), node("b")
+    for each in (a, b):
+        each.set_epochs(scope_epochs(NETWORK, 1))
+        each.set_peers(NETWORK, frozenset("ab"))
+        each.publish(NETWORK, (), 0.0)
+    request = ask(a, "b")
+    a.sync_answered(request.ticket, b.receive_sync(request.payload, 0.0), 0.0)
+    endpoints = [signed("a", f"10.0.1.{last}") for last in range(3, 83)]  # more than one datagram holds
+    a.publish(NETWORK, endpoints, 1.0)
+    for now in (1.0, 1.1, 1.2):
+        a.tick(now)
+    a.leave_network(NETWORK, 1.201)
+    for datagram in a.take().datagrams:
+        b.receive(datagram.payload, "10.9.0.97:7946", 1.3)
+    assert b.counters()["received"] > 4
+    assert b.endpoints(NETWORK) == ()
+
+
 def test_without_keys_nothing_is_said() -> None:
     mute = Gossip("a", "10.9.0.97:7946", boot=1, started_ms=1, randomness=Random(1))
     mute.start(0.0)

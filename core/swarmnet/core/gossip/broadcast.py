@@ -44,6 +44,11 @@ class Broadcast(Generic[M]):
     def __len__(self) -> int:
         return len(self._items)
 
+    @property
+    def untold(self) -> bool:
+        """Whether something has had no round yet."""
+        return any(item.rounds == 0 for item in self._items.values())
+
     def put(self, key: Hashable, message: M, now: float) -> None:
         """Tell everybody; the first round goes at once, save for the few ms in which news is gathered."""
         self._items.pop(key, None)
@@ -64,8 +69,7 @@ class Broadcast(Generic[M]):
             if item.rounds >= rounds_for(members):
                 del self._items[key]
         self._last_round = now
-        untold = any(item.rounds == 0 for item in self._items.values())
-        wait = self._timing.coalesce_s if untold else self._timing.gossip_period_s
+        wait = self._timing.coalesce_s if self.untold else self._timing.gossip_period_s
         self.due = now + wait if self._items else inf
         return [item.message for _, item in told]
 

@@ -204,7 +204,7 @@ class Gossip:
         """Withdraw this node's endpoints and drop the table."""
         if (network := self._networks.get(network_id)) is not None:
             network.publish((), now)
-            self._send_news(network, now)
+            self._send_all_news(network, now)
             del self._networks[network_id]
         self._peers.pop(network_id, None)
 
@@ -323,8 +323,16 @@ class Gossip:
             self._send(GOSSIP_SCOPE, address, body)
 
     def _send_news(self, network: Network, now: float) -> None:
-        if network.news.due > now:
-            return
+        if network.news.due <= now:
+            self._send_round(network, now)
+
+    def _send_all_news(self, network: Network, now: float) -> None:
+        """There is no later round: the table is about to go. Every item is told once, due or not."""
+        for _ in range(len(network.news)):
+            if network.news.untold:
+                self._send_round(network, now)
+
+    def _send_round(self, network: Network, now: float) -> None:
         peers = self._addresses(network.peers)
         if not peers:
             network.news.clear()  # whoever comes is shown the digest, and asks

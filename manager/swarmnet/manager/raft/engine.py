@@ -129,10 +129,11 @@ class Engine:
         if node_id == self._raft.leader_id:
             self._campaign_at = None
 
-    def disconnected(self, node_id: str) -> None:
+    def disconnected(self, node_id: str, *, refused: bool) -> None:
+        """A leader that refuses this manager is not lost: standing against it would undo our own removal."""
         self._raft.disconnected(node_id)
         self._snapshots.cancel(node_id)
-        if node_id == self._raft.leader_id and self._campaign_at is None:
+        if node_id == self._raft.leader_id and self._campaign_at is None and not refused:
             self._campaign_at = time.monotonic() + random.uniform(*_LEADER_LOST_S)  # noqa: S311
 
     def propose(self, command: bytes, outcome: Outcome) -> None:

@@ -287,8 +287,8 @@ class RaftNode:
     def connected(self, node_id: str) -> None:
         self._engine.post(partial(self._engine.connected, node_id))
 
-    def disconnected(self, node_id: str) -> None:
-        self._engine.post(partial(self._engine.disconnected, node_id))
+    def disconnected(self, node_id: str, *, refused: bool) -> None:
+        self._engine.post(partial(self._engine.disconnected, node_id, refused=refused))
 
     # Inside
 

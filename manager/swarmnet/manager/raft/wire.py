@@ -48,7 +48,8 @@ class Events(Protocol):
 
     def received(self, node_id: str, term: int, message: Message) -> None: ...
     def connected(self, node_id: str) -> None: ...
-    def disconnected(self, node_id: str) -> None: ...
+    def disconnected(self, node_id: str, *, refused: bool) -> None:
+        """`refused`: that manager says that this one is no member."""
 
 
 class Wire:
@@ -118,6 +119,7 @@ class _Link:
         self._queued_bytes = 0
         self._wake = asyncio.Event()
         self._call: Call | None = None
+        self._refused = False
         self._task = asyncio.create_task(self._run(), name=f"raft-link-{member.node_id}")
 
     def send(self, message: raft.RaftMessage) -> None:
@@ -158,11 +160,11 @@ class _Link:
             async with asyncio.timeout(CONNECT_S):
                 await call.write(raft.RaftBatch(address=self._own_address()))
                 if await call.read() is grpc.aio.EOF:
-                    return f"{(await call.code()).name}: {await call.details()}"
+                    return self._why(await call.code(), await call.details())
             self._up()
             return await self._feed(call)
         except grpc.aio.AioRpcError as error:
-            return f"{error.code().name}: {error.details()}"
+            return self._why(error.code(), error.details())
         except (TimeoutError, asyncio.InvalidStateError, grpc.aio.UsageError) as error:
             return f"no answer within {CONNECT_S} s" if isinstance(error, TimeoutError) else str(error)
         finally:
@@ -174,10 +176,14 @@ class _Link:
         writer = asyncio.create_task(self._write(call))
         try:
             await call.read()
-            return f"{(await call.code()).name}: {await call.details()}"
+            return self._why(await call.code(), await call.details())
         finally:
             writer.cancel()
             await asyncio.wait([writer])
+
+    def _why(self, code: grpc.StatusCode, details: str | None) -> str:
+        self._refused = code is grpc.StatusCode.PERMISSION_DENIED
+        return f"{code.name}: {details}"
 
     async def _write(self, call: Call) -> None:
         while True:
@@ -197,6 +203,7 @@ class _Link:
 
     def _up(self) -> None:
         self.connected = True
+        self._refused = False
         log.info("manager connected", node=self.member.node_id, address=self.member.address)
         self._events.connected(self.member.node_id)
 
@@ -204,4 +211,4 @@ class _Link:
         self.connected = False
         self._queue.clear()
         self._queued_bytes = 0
-        self._events.disconnected(self.member.node_id)
+        self._events.disconnected(self.member.node_id, refused=self._refused)
