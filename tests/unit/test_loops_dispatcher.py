@@ -14,8 +14,8 @@ from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core.errors import AlreadyExists, InvalidArgument, NotLeader, SwarmnetError, Unavailable
 from swarmnet.core.keys import GOSSIP_SCOPE
 from swarmnet.core.state import State, Transaction
-from swarmnet.core.timestamps import duration
-from swarmnet.manager.dispatcher import DispatcherService
+from swarmnet.core.timestamps import duration, stamp
+from swarmnet.manager.dispatcher import DispatcherService, _register
 from swarmnet.manager.dispatcher_assignment import Picture
 from swarmnet.manager.dispatcher_liveness import Liveness
 from swarmnet.manager.dispatcher_status import Statuses
@@ -318,6 +318,35 @@ async def test_a_session_that_makes_no_sense_is_refused(
             pass
 
 
+def test_a_session_that_opens_while_a_new_leader_takes_stock_ends_ready() -> None:
+    """It finds its node ready and changes nothing; the stock-taking that did not hear of it commits after."""
+    hello = dispatcher.Hello(hostname="w1", gossip_address="192.0.2.1:7946", data_path_address="192.0.2.1")
+    state, liveness = State(), Liveness()
+    local.fill(state, new_worker("w1", 1))
+    _commit(state, lambda transaction: _register(transaction, "node-w1", hello))
+    stock = Transaction(state)
+    liveness.plan(stock, 0.0)
+    assert _commit(state, lambda transaction: _register(transaction, "node-w1", hello)) is None
+    liveness.heard("node-w1", 0.0)
+    state.apply(state.index + 1, _encoded(stock))
+    assert [node.state for node in state.all(types.Node)] == [types.NODE_STATE_UNKNOWN]
+    _commit(state, lambda transaction: liveness.plan(transaction, 0.0))
+    assert [(node.state, node.message) for node in state.all(types.Node)] == [(types.NODE_STATE_READY, "")]
+
+
+def _encoded(transaction: Transaction) -> bytes:
+    command = transaction.command(stamp(local.NOW))
+    return command.SerializeToString() if command is not None else b""
+
+
+def _commit(state: State, decide: Callable[[Transaction], object]) -> object:
+    """What applying it said; None when it changes nothing."""
+    transaction = Transaction(state)
+    decide(transaction)
+    raw = _encoded(transaction)
+    return state.apply(state.index + 1, raw) if raw else None
+
+
 def test_gossip_seeds_are_the_next_few_ready_nodes_around() -> None:
     state = State()
     local.fill(state, *(local.node(f"w{n}", n) for n in range(8, 0, -1)))
@@ -370,4 +399,4 @@ def test_a_new_leader_takes_nodes_for_unknown_and_gives_them_three_heartbeats() 
     liveness.heard("node-w2", 102)
     local.settle(state, liveness.plan, now=103)
     states = {n.hostname: n.state for n in state.all(types.Node)}
-    assert states == {"w1": types.NODE_STATE_DOWN, "w2": types.NODE_STATE_UNKNOWN}
+    assert states == {"w1": types.NODE_STATE_DOWN, "w2": types.NODE_STATE_READY}

@@ -93,11 +93,11 @@ class DispatcherService(dispatcher_pb2_grpc.DispatcherServicer):
         incoming = aiter(request_iterator)
         hello = await _first_message(incoming)
         self.acks.forget(node_id)
-        self._liveness.heard(node_id, self._monotonic())
         registered = await self._store.transact(lambda t: _register(t, node_id, hello))
         if not registered:
             yield dispatcher.ManagerMessage(removed=dispatcher.Removed(reason=_REMOVED))
             return
+        self._liveness.heard(node_id, self._monotonic())
         session = self._open(node_id)
         reader = asyncio.create_task(self._read(session, incoming), name=f"session of {node_id}")
         try:

@@ -13,7 +13,8 @@ KINDS = (types.Node, types.Cluster)
 class Liveness:
     """When each worker was last heard of, by a monotonic clock (`now` everywhere here, in seconds).
 
-    A new leader has heard of nobody: every node is unknown to it, and has three heartbeats to come.
+    A new leader has heard of nobody: every node is unknown to it, and has three heartbeats to come. One that
+    is heard of is ready again, also if its session began while it was being marked as unknown.
     """
 
     def __init__(self) -> None:
@@ -25,6 +26,7 @@ class Liveness:
         self._expected.clear()
 
     def heard(self, node_id: str, now: float) -> None:
+        """It has registered, and lives."""
         self._heard[node_id] = now
 
     def plan(self, transaction: Transaction, now: float) -> float | None:
@@ -40,8 +42,11 @@ class Liveness:
                 _mark(transaction, node, types.NODE_STATE_DOWN, f"no heartbeat for {silence_s:g} s")
                 continue
             deadlines.append(since + silence_s)
-            if node.meta.id not in self._heard and node.state == types.NODE_STATE_READY:
+            heard = node.meta.id in self._heard
+            if not heard and node.state == types.NODE_STATE_READY:
                 _mark(transaction, node, types.NODE_STATE_UNKNOWN, "not heard of since a new manager leads")
+            elif heard and node.state == types.NODE_STATE_UNKNOWN:
+                _mark(transaction, node, types.NODE_STATE_READY, "")
         self._forget_all_but({node.meta.id for node in workers})
         return min(deadlines, default=None)
 
