@@ -11,13 +11,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from itertools import permutations
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import grpc
 
@@ -31,6 +32,9 @@ NETWORK: Final = "bench"
 TIMEOUT_S: Final = 60.0
 IDLE_S: Final = 3.0
 """Rest before memory is read."""
+
+_PROMPT: Final = 'echo ready; read -r line; "$@"'
+"""A shell that waits for Return: what it costs to get onto the host is not the command's."""
 
 Figures = dict[str, list[float]]
 
@@ -53,10 +57,23 @@ class Cluster:
         channel = grpc.insecure_channel(f"unix://{self.lab.socket(host or self.leader)}")
         return ControlStub(channel)
 
-    def cli(self, host: str, *arguments: str) -> None:
-        result = self.lab.run(host, ["swarmnet", *arguments])
-        if result.returncode:
-            sys.exit(f"{host}# swarmnet {' '.join(arguments)}\n{result.stdout}{result.stderr}")
+    def cli(self, host: str, *arguments: str) -> float:
+        """How long the command takes that an operator types at a prompt on that host, in seconds."""
+        pipes: dict[str, Any] = {
+            "stdin": subprocess.PIPE,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+        }
+        argv = ["sh", "-c", _PROMPT, "sh", "swarmnet", *arguments]
+        with self.lab.popen(host, argv, text=True, **pipes) as shell:
+            assert shell.stdout is not None
+            shell.stdout.readline()
+            started = time.monotonic()
+            said, _ = shell.communicate("\n", timeout=TIMEOUT_S)
+            taken = time.monotonic() - started
+        if shell.returncode:
+            sys.exit(f"{host}# swarmnet {' '.join(arguments)}\n{said}exit status {shell.returncode}")
+        return taken
 
     def running(self, service: str, count: int) -> list[types_pb2.Task]:
         """Wait until that many tasks of the service run, by watching."""
@@ -103,7 +120,7 @@ def form(cluster: Cluster, figures: Figures) -> None:
         for name in ("w1", "w2")
     ]
     line = ("swarm", "join", "--token", tokens.worker, tokens.manager_address)
-    figures["worker joined, by the CLI"] = [timed(lambda: cluster.cli("w3", *line))]
+    figures["worker joined, by the CLI"] = [cluster.cli("w3", *line)]
 
 
 def join(cluster: Cluster, name: str, token: str, address: str) -> None:
@@ -114,7 +131,7 @@ def join(cluster: Cluster, name: str, token: str, address: str) -> None:
 def run_service(cluster: Cluster, encrypted: bool, figures: Figures) -> list[types_pb2.Task]:
     options = ("--opt", "encrypted") if encrypted else ()
     line = ("network", "create", "--driver", "overlay", *options, NETWORK)
-    figures["network created, by the CLI"] = [timed(lambda: cluster.cli("m1", *line))]
+    figures["network created, by the CLI"] = [cluster.cli("m1", *line)]
     control = cluster.control()
     spec = types_pb2.ServiceSpec(
         name="web", image="host", command=["sleep", "infinity"], replicas=3, networks=[NETWORK]

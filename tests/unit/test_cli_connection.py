@@ -18,8 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.unit.fake_swarm import FakeSwarm, Host, make_host
 
 from swarmnet.api.v1 import control_pb2 as control
-from swarmnet.cli.connection import NOT_A_MANAGER, Endpoint, parse_endpoints
-from swarmnet.cli.credentials import files_in
+from swarmnet.cli.connection import NOT_A_MANAGER, Endpoint, credentials_in, parse_endpoints
 from swarmnet.core.errors import InvalidArgument, Unavailable
 
 DAY = timedelta(days=1)
@@ -149,14 +148,13 @@ def _serve_tls(host: Host, authority: Authority) -> tuple[FakeSwarm, str]:
 def _use(
     host: Host, monkeypatch: pytest.MonkeyPatch, root: bytes, pair: tuple[bytes, bytes], where: str
 ) -> None:
-    files = files_in(host.run_dir / ".config" / "swarmnet")
-    files.root.parent.mkdir(parents=True)
-    files.root.write_bytes(root)
-    files.key.write_bytes(pair[0])
-    files.certificate.write_bytes(pair[1])
+    files = credentials_in(f"{host.run_dir}/.config/swarmnet")
+    Path(files.root).parent.mkdir(parents=True)
+    for path, content in ((files.root, root), (files.key, pair[0]), (files.certificate, pair[1])):
+        Path(path).write_bytes(content)
     monkeypatch.setenv("SWARMNET_HOST", where)
     for name, path in (("CACERT", files.root), ("CERT", files.certificate), ("KEY", files.key)):
-        monkeypatch.setenv(f"SWARMNET_{name}", str(path))
+        monkeypatch.setenv(f"SWARMNET_{name}", path)
 
 
 def _closed_port() -> str:

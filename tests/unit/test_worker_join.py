@@ -15,7 +15,7 @@ from swarmnet.core.errors import BadToken, Internal, InvalidArgument, Unavailabl
 from swarmnet.manager.ca.authority import Authority
 from swarmnet.worker import hostport
 from swarmnet.worker.identity import IdentityFiles
-from swarmnet.worker.join import enrol
+from swarmnet.worker.join import enrol, prepare
 
 
 @pytest.fixture
@@ -26,27 +26,27 @@ async def manager() -> AsyncIterator[StandIn]:
 
 
 async def test_a_token_becomes_an_identity(manager: StandIn) -> None:
-    enrolment = await enrol(manager.token, [manager.bootstrap], "w1")
+    enrolment = await enrol(manager.token, [manager.bootstrap], "w1", prepare())
     assert (enrolment.identity.node_id, enrolment.identity.cluster_id) == (WORKER, CLUSTER)
     assert enrolment.managers == (manager.address,)
     assert manager.token.text() not in repr(enrolment)
 
 
 async def test_an_address_that_does_not_answer_is_passed_over(manager: StandIn) -> None:
-    enrolment = await enrol(manager.token, ["127.0.0.1:1", manager.bootstrap], "w1")
+    enrolment = await enrol(manager.token, ["127.0.0.1:1", manager.bootstrap], "w1", prepare())
     assert enrolment.identity.fits()
 
 
 async def test_no_answer_anywhere_names_the_address(manager: StandIn) -> None:
     with pytest.raises(Unavailable, match=r"cannot reach a manager at 127\.0\.0\.1:1: ") as caught:
-        await enrol(manager.token, ["127.0.0.1:1"], "w1")
+        await enrol(manager.token, ["127.0.0.1:1"], "w1", prepare())
     assert "swarmnet-manager runs there" in caught.value.hint
 
 
 async def test_the_token_is_not_sent_to_a_swarm_that_it_does_not_pin(manager: StandIn) -> None:
     other = StandIn(Authority.create("x" * 25, datetime.now(UTC)))
     with pytest.raises(BadToken, match="remote CA does not match the token's fingerprint"):
-        await enrol(other.token, [manager.bootstrap], "w1")
+        await enrol(other.token, [manager.bootstrap], "w1", prepare())
     assert manager.tokens_seen == []
 
 
@@ -55,24 +55,24 @@ async def test_the_token_is_not_sent_to_one_who_only_shows_the_root(manager: Sta
     real = StandIn()
     manager.shown_root = real.root.root_pem
     with pytest.raises(Unavailable):
-        await enrol(real.token, [manager.bootstrap], "w1")
+        await enrol(real.token, [manager.bootstrap], "w1", prepare())
     assert manager.tokens_seen == []
 
 
 async def test_a_rotated_token_gets_the_managers_own_words(manager: StandIn) -> None:
     with pytest.raises(BadToken, match="A valid join token is necessary to join this cluster"):
-        await enrol(manager.made_token(b"x" * 16), [manager.bootstrap], "w1")
+        await enrol(manager.made_token(b"x" * 16), [manager.bootstrap], "w1", prepare())
 
 
 async def test_a_managers_token_is_refused(manager: StandIn) -> None:
     manager.role = types.ROLE_MANAGER
     with pytest.raises(InvalidArgument, match="token is for a manager, and this is a worker"):
-        await enrol(manager.token, [manager.bootstrap], "w1")
+        await enrol(manager.token, [manager.bootstrap], "w1", prepare())
 
 
 async def test_joining_nowhere_is_refused(manager: StandIn) -> None:
     with pytest.raises(InvalidArgument, match="no manager's address"):
-        await enrol(manager.token, [], "w1")
+        await enrol(manager.token, [], "w1", prepare())
 
 
 def test_an_identity_is_found_again_and_is_for_its_owner_only(tmp_path: Path) -> None:

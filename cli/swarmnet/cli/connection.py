@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 
 from swarmnet.core.errors import (
@@ -53,9 +53,14 @@ class Unary(Protocol[_Request_contra, _Response_co]):
 class Credentials:
     """Files of a client certificate (role swarmnet-client) and of the cluster's root, all PEM."""
 
-    root: Path
-    certificate: Path
-    key: Path
+    root: str
+    certificate: str
+    key: str
+
+
+def credentials_in(folder: str) -> Credentials:
+    """The three files that `swarmnet swarm credentials` keeps in a folder."""
+    return Credentials(f"{folder}/ca.pem", f"{folder}/cert.pem", f"{folder}/key.pem")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +122,7 @@ def _bad_host(text: str) -> InvalidArgument:
 
 def open_channel(endpoint: Endpoint, credentials: Credentials | None) -> grpc.Channel:
     """A channel to somebody who accepts connections; InvalidArgument for an unreadable certificate file."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core would write warnings of its own to stderr
+    _load_grpc()
     import grpc
 
     if endpoint.path:
@@ -135,9 +140,25 @@ def open_channel(endpoint: Endpoint, credentials: Credentials | None) -> grpc.Ch
     return grpc.secure_channel(str(endpoint), tls, options)
 
 
-def _read(path: Path) -> bytes:
+def _load_grpc() -> None:
+    """gRPC imports asyncio, which goes without Python's ssl where there is none. gRPC has TLS of its own, no
+    command runs a loop, and ssl is a tenth of what a command costs: it is left out.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core would write warnings of its own to stderr
+    without_ssl = "asyncio" not in sys.modules and "ssl" not in sys.modules
+    if without_ssl:
+        sys.modules["ssl"] = None  # type: ignore[assignment]  # import's own mark of a module that is missing
     try:
-        return path.read_bytes()
+        import grpc  # noqa: F401
+    finally:
+        if without_ssl:
+            del sys.modules["ssl"]
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
     except OSError as error:
         raise InvalidArgument(
             f"cannot read {path}: {error.strerror}",

@@ -11,15 +11,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from swarmnet.cli.connection import Credentials
+from swarmnet.cli.connection import Credentials, credentials_in
 from swarmnet.core.errors import InvalidArgument
 
 CLIENT_ROLE = "swarmnet-client"
-
-
-def files_in(folder: Path) -> Credentials:
-    """The three files that `swarmnet swarm credentials` keeps in a folder."""
-    return Credentials(folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
 
 
 def make_request() -> tuple[ec.EllipticCurvePrivateKey, str]:
@@ -29,14 +24,14 @@ def make_request() -> tuple[ec.EllipticCurvePrivateKey, str]:
     return key, request.public_bytes(serialization.Encoding.PEM).decode()
 
 
-def save(folder: Path, key: ec.EllipticCurvePrivateKey, certificate_pem: str, root_pem: str) -> Credentials:
+def save(folder: str, key: ec.EllipticCurvePrivateKey, certificate_pem: str, root_pem: str) -> Credentials:
     """Write the three files, readable by their owner only; InvalidArgument when they cannot be written."""
-    files = files_in(folder)
+    files = credentials_in(folder)
     key_pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
         _write(files.root, root_pem.encode())
         _write(files.certificate, certificate_pem.encode())
         _write(files.key, key_pem)
@@ -48,19 +43,19 @@ def save(folder: Path, key: ec.EllipticCurvePrivateKey, certificate_pem: str, ro
     return files
 
 
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_suffix(".new")
+def _write(path: str, content: bytes) -> None:
+    temporary = f"{path}.new"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
-    temporary.replace(path)
+    os.replace(temporary, path)
 
 
 def complaint(credentials: Credentials) -> str:
     """What is wrong with the files, in the order a manager would find it; empty when nothing is."""
     try:
-        certificate = x509.load_pem_x509_certificate(credentials.certificate.read_bytes())
-        root = x509.load_pem_x509_certificate(credentials.root.read_bytes())
+        certificate = x509.load_pem_x509_certificate(Path(credentials.certificate).read_bytes())
+        root = x509.load_pem_x509_certificate(Path(credentials.root).read_bytes())
     except (OSError, ValueError) as error:
         return f"cannot read the certificates: {error}"
     now = datetime.now(UTC)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar
 
 from swarmnet.cli.connection import Endpoint, Unary, invoke, open_channel, unreachable
@@ -35,11 +34,9 @@ class Daemon:
             return invoke(rpc(LocalStub(channel)), request, LOCAL_TIMEOUT_S, self._endpoint)
 
 
-def find_daemon(run_dir: Path, wanted: Kind | None = None) -> Daemon:
+def find_daemon(run_dir: str, wanted: Kind | None = None) -> Daemon:
     """The one that runs here, or the one wanted. Unavailable for none, InvalidArgument for two."""
-    endpoints = {
-        kind: Endpoint(path=str(run_dir / f"{kind}.sock")) for kind in KINDS if wanted in {None, kind}
-    }
+    endpoints = {kind: Endpoint(path=f"{run_dir}/{kind}.sock") for kind in KINDS if wanted in {None, kind}}
     refusals = {kind: endpoint.refusal() for kind, endpoint in endpoints.items()}
     running = [kind for kind, refusal in refusals.items() if not refusal]
     if len(running) == 1:
@@ -52,7 +49,7 @@ def find_daemon(run_dir: Path, wanted: Kind | None = None) -> Daemon:
     if wanted is not None:
         raise unreachable(str(endpoints[wanted]), refusals[wanted], wanted)
     if "permission denied" in refusals.values():
-        raise unreachable(str(run_dir), "permission denied")
+        raise unreachable(run_dir, "permission denied")
     raise Unavailable(
         f"Cannot connect to a swarmnet daemon in {run_dir}. Is swarmnet-manager or swarmnet-worker running?",
         hint="Start one of them; SWARMNET_RUN_DIR names the folder of their sockets.",

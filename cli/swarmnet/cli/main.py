@@ -5,12 +5,11 @@ A group's module is imported when the group is used, so that `swarmnet --help` a
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple
 
 import click
 
@@ -116,21 +115,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         )
     return 1
-
-
-def program() -> NoReturn:
-    """The process `swarmnet`. Most live for a tenth of a second, a quarter of which would go to collecting
-    garbage while importing and to taking down gRPC's threads; so neither is done."""
-    gc.disable()
-    try:
-        status = main()
-    except SystemExit as leaving:
-        status = leaving.code if isinstance(leaving.code, int) else 1
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        status = 1
-    os._exit(status)
 
 
 def _silence_stdout() -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import click
 
-from swarmnet.cli.template import parse, to_text
 from swarmnet.core.errors import SwarmnetError
+
+if TYPE_CHECKING:
+    from swarmnet.cli.template import Template
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -42,10 +43,10 @@ class Listing:
         if quiet and not format_:
             return [row[self.quiet] for row in rows]
         if format_ == "json":
-            return [json.dumps(row, ensure_ascii=False) for row in rows]
+            return [_json(row) for row in rows]
         if format_.startswith("table ") or format_ in {"", "table"}:
             return self._table(rows, format_.removeprefix("table").strip())
-        template = parse(format_)
+        template = _parse(format_)
         template.render(self.headings)  # an unknown field is an error even when there is no row
         return [template.render(row) for row in rows]
 
@@ -53,7 +54,7 @@ class Listing:
         if not fields:
             heading = [self.headings[name] for name in self.shown]
             return align([heading, *(self._cells(row) for row in rows)])
-        template = parse(fields)
+        template = _parse(fields)
         return align([template.render(row).split("\t") for row in (self.headings, *rows)])
 
     def _cells(self, row: Row) -> list[str]:
@@ -103,13 +104,13 @@ def list_options(command: F) -> F:
 
 def inspect_each(refs: Iterable[str], find: Callable[[str], Document], format_: str = "") -> None:
     """Print a JSON array, or a line by the template for each; errors go to stderr, with status 1."""
-    template = parse(format_) if format_ and format_ != "json" else None
+    template = _parse(format_) if format_ and format_ != "json" else None
     found, errors = gather(refs, find)
     if template is not None:
         for each in found:
             click.echo(template.render(each))
     else:
-        click.echo(json.dumps(found, indent=None if format_ == "json" else 4, ensure_ascii=False))
+        click.echo(_json(found, indent=None if format_ == "json" else 4))
     fail_with(errors)
 
 
@@ -154,6 +155,27 @@ def print_pairs(pairs: Iterable[tuple[str, object]], indent: str = "") -> None:
         elif isinstance(value, list | tuple):
             click.echo(f"{indent}{heading}:")
             for element in value:
-                click.echo(f"{indent} - {to_text(element)}")
+                click.echo(f"{indent} - {_text(element)}")
         else:
-            click.echo(f"{indent}{heading + ':':<20} {to_text(value)}".rstrip())
+            click.echo(f"{indent}{heading + ':':<20} {_text(value)}".rstrip())
+
+
+# json and our templates are imported when something is printed with them: most commands print a line of text.
+
+
+def _parse(format_: str) -> Template:
+    from swarmnet.cli.template import parse
+
+    return parse(format_)
+
+
+def _text(value: object) -> str:
+    from swarmnet.cli.template import to_text
+
+    return to_text(value)
+
+
+def _json(value: object, indent: int | None = None) -> str:
+    import json
+
+    return json.dumps(value, indent=indent, ensure_ascii=False)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -105,7 +105,8 @@ def _read_token(token: str, token_file: str) -> str:
     if token:
         return token
     try:
-        return Path(token_file).read_text(encoding="ascii").strip()
+        with open(token_file, encoding="ascii") as file:
+            return file.read().strip()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not text"
         raise InvalidArgument(
@@ -176,9 +177,9 @@ def update(session: Session, key_rotation_period: Duration | None) -> None:
 
 
 @swarm.command()
-@click.argument("folder", type=click.Path(path_type=Path), default=CREDENTIALS_DIR)
+@click.argument("folder", type=click.Path(), default=CREDENTIALS_DIR)
 @click.pass_obj
-def credentials(session: Session, folder: Path) -> None:
+def credentials(session: Session, folder: str) -> None:
     """Make a certificate that lets `swarmnet` on another host ask the managers, as files in FOLDER.
 
     \b
@@ -193,10 +194,11 @@ def credentials(session: Session, folder: Path) -> None:
     key, csr_pem = make_request()
     rpc = CertificateAuthorityStub(manager.channel()).IssueClientCertificate
     answer = manager.invoke(rpc, ca_pb2.RenewCertificateRequest(csr_pem=csr_pem), CALL_TIMEOUT_S)
-    files = save(folder.expanduser(), key, answer.certificate_pem, answer.root_certificate_pem)
+    folder = os.path.abspath(os.path.expanduser(folder))
+    files = save(folder, key, answer.certificate_pem, answer.root_certificate_pem)
     click.echo(
         f"export SWARMNET_HOST={','.join(answer.manager_addresses)}\n"
-        f"export SWARMNET_CACERT={files.root.absolute()}\n"
-        f"export SWARMNET_CERT={files.certificate.absolute()}\n"
-        f"export SWARMNET_KEY={files.key.absolute()}"
+        f"export SWARMNET_CACERT={files.root}\n"
+        f"export SWARMNET_CERT={files.certificate}\n"
+        f"export SWARMNET_KEY={files.key}"
     )

@@ -7,6 +7,7 @@ the token's, a new connection trusts that root alone; only there the token is se
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from swarmnet.core.limits import BOOTSTRAP_PORT
 from swarmnet.core.tokens import JoinToken, root_digest
 from swarmnet.worker import hostport
 from swarmnet.worker.channel import bootstrap_channel, said_by, unreachable
-from swarmnet.worker.identity import Identity, make_request
+from swarmnet.worker.identity import Identity, SigningRequest, make_request
 
 CONNECT_TIMEOUT_S: Final = 5.0
 CALL_TIMEOUT_S: Final = 10.0
@@ -36,8 +37,30 @@ class Enrolment:
     managers: tuple[str, ...]
 
 
-async def enrol(token: JoinToken, addresses: Sequence[str], hostname: str) -> Enrolment:
-    """Ask the managers' bootstrap ports in turn; the first that answers decides.
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """What joining takes that no manager is needed for. `probe` trusts whatever certificate it meets."""
+
+    request: SigningRequest
+    probe: ssl.SSLContext
+
+
+def prepare() -> Preparation:
+    """Blocks for some 10 ms, most of it for the first use of the TLS library."""
+    probe = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    probe.check_hostname = False
+    probe.verify_mode = ssl.CERT_NONE
+    probe.minimum_version = ssl.TLSVersion.TLSv1_3
+    probe.set_alpn_protocols(["h2"])
+    with contextlib.suppress(ssl.SSLWantReadError):  # a hello to nobody
+        probe.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO()).do_handshake()
+    return Preparation(make_request(), probe)
+
+
+async def enrol(
+    token: JoinToken, addresses: Sequence[str], hostname: str, prepared: Preparation
+) -> Enrolment:
+    """Ask the managers' bootstrap ports in turn for a certificate; the first that answers decides.
 
     BadToken, InvalidArgument and what else that manager says; Unavailable when none can be reached.
     """
@@ -49,7 +72,7 @@ async def enrol(token: JoinToken, addresses: Sequence[str], hostname: str) -> En
     failures = []
     for place in places:
         try:
-            return await _enrol_at(place, token, hostname)
+            return await _enrol_at(place, token, hostname, prepared)
         except Unavailable as error:
             failures.append(error)
     if len(failures) == 1:
@@ -57,9 +80,9 @@ async def enrol(token: JoinToken, addresses: Sequence[str], hostname: str) -> En
     raise Unavailable("; ".join(each.message for each in failures), hint=failures[-1].hint)
 
 
-async def _enrol_at(place: str, token: JoinToken, hostname: str) -> Enrolment:
-    root_pem = await _pinned_root(place, token)
-    mine = make_request()
+async def _enrol_at(place: str, token: JoinToken, hostname: str, prepared: Preparation) -> Enrolment:
+    root_pem = await _pinned_root(place, token, prepared.probe)
+    mine = prepared.request
     request = ca_pb2.IssueCertificateRequest(
         token=token.text(), csr_pem=mine.pem.decode(), hostname=hostname, role=types.ROLE_WORKER
     )
@@ -77,8 +100,8 @@ async def _enrol_at(place: str, token: JoinToken, hostname: str) -> Enrolment:
     return Enrolment(identity, tuple(answer.manager_addresses))
 
 
-async def _pinned_root(place: str, token: JoinToken) -> bytes:
-    presented = await _presented_certificate(place)
+async def _pinned_root(place: str, token: JoinToken, probe: ssl.SSLContext) -> bytes:
+    presented = await _presented_certificate(place, probe)
     async with bootstrap_channel(place, presented) as channel:
         stub = ca_pb2_grpc.BootstrapStub(channel)
         call = stub.GetRootCertificate(ca_pb2.GetRootCertificateRequest(), timeout=CALL_TIMEOUT_S)
@@ -100,17 +123,12 @@ def _digest_of(root_pem: bytes) -> str:
         return "no certificate"
 
 
-async def _presented_certificate(place: str) -> bytes:
+async def _presented_certificate(place: str, probe: ssl.SSLContext) -> bytes:
     """The certificate (PEM) that whoever answers there presents, unchecked."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.set_alpn_protocols(["h2"])
     host, port = hostport.split(place, BOOTSTRAP_PORT)
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            _, writer = await asyncio.open_connection(host, port, ssl=context)
+            _, writer = await asyncio.open_connection(host, port, ssl=probe)
     except TimeoutError:
         raise unreachable(place, f"no answer within {CONNECT_TIMEOUT_S:g} s") from None
     except OSError as error:

@@ -19,7 +19,7 @@ from swarmnet.core.tokens import parse_token
 from swarmnet.worker.config import Config
 from swarmnet.worker.executor import has_ended
 from swarmnet.worker.identity import Identity, IdentityFiles
-from swarmnet.worker.join import Enrolment, enrol
+from swarmnet.worker.join import Enrolment, Preparation, enrol, prepare
 from swarmnet.worker.membership import Datapath, MakeDatapath, MakeGossip, Membership, make_executor
 from swarmnet.worker.places import Managers
 
@@ -46,6 +46,7 @@ class Worker:
         self._leaving = config.state_dir / "leaving"
         self._member: Membership | None = None
         self._prepared: Datapath | None = None
+        self._preparation: Preparation | None = None
         self._pending = False
         self._error = ""
         self._changing = asyncio.Lock()
@@ -111,7 +112,11 @@ class Worker:
             token = parse_token(request.token)
             self._pending, self._error = True, ""
             try:
-                member = await self._join(await enrol(token, request.addresses, self.config.hostname))
+                prepared = self._preparation
+                if prepared is None:
+                    prepared = await asyncio.to_thread(prepare)
+                enrolment = await enrol(token, request.addresses, self.config.hostname, prepared)
+                member = await self._join(enrolment)
             finally:
                 self._pending = False
         try:
@@ -147,6 +152,7 @@ class Worker:
         managers.replace_addresses(enrolment.managers)
         await asyncio.to_thread(self._files.save, enrolment.identity)
         await asyncio.to_thread(managers.save)
+        self._preparation = None
         try:
             return await self._activate(enrolment.identity, managers)
         except BaseException:
@@ -195,7 +201,9 @@ class Worker:
         managers.erase()
 
     async def _prepare(self) -> None:
-        """Probe the kernel and guard ports now: that loads modules and runs commands, joining is quick."""
+        """Make a key, probe the kernel and guard ports now: that loads modules and runs commands, and joining
+        is quick."""
+        self._preparation = await asyncio.to_thread(prepare)
         datapath = self._make_datapath(self.config)
         try:
             await datapath.start()

@@ -10,7 +10,6 @@ before its own disk has them. Without other members there is no reply to wait fo
 from __future__ import annotations
 
 import asyncio
-import random
 import threading
 import time
 from collections import deque
@@ -33,10 +32,12 @@ from swarmnet.manager.raft.storage import Storage
 
 log = structlog.get_logger()
 
-_TICK_S: Final = 0.025
+_TICK_S: Final = 0.05
 _PROBE_AGAIN_S: Final = 0.05
-_LEADER_LOST_S: Final = (0.1, 0.3)
-"""A follower whose connection to the leader broke and stays broken this long stands for election."""
+_LEADER_LOST_S: Final = 0.1
+_TURN_S: Final = 0.2
+"""A follower whose connection to the leader broke and stays broken this long stands for election: the one
+with the lowest node id first, the others each a turn later, so that they do not split the votes."""
 _LOG_BYTES: Final = 32 * 1024 * 1024
 """The log is cut at this size, whatever the number of its entries."""
 
@@ -134,7 +135,9 @@ class Engine:
         self._raft.disconnected(node_id)
         self._snapshots.cancel(node_id)
         if node_id == self._raft.leader_id and self._campaign_at is None and not refused:
-            self._campaign_at = time.monotonic() + random.uniform(*_LEADER_LOST_S)  # noqa: S311
+            rivals = self._raft.peers.keys() - {node_id}
+            turn = sum(each < self._me.node_id for each in rivals)
+            self._campaign_at = time.monotonic() + _LEADER_LOST_S + turn * _TURN_S
 
     def propose(self, command: bytes, outcome: Outcome) -> None:
         """Append a command. `outcome` is told on the loop, right after the command was applied there."""

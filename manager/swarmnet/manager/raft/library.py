@@ -48,7 +48,7 @@ class Tuning:
     or `log_age_s` if there are any, a snapshot is taken and the log cut.
     """
 
-    heartbeat_s: float = 0.1
+    heartbeat_s: float = 0.15
     election_min_s: float = 0.6
     election_max_s: float = 1.2
     fallback_s: float = 1.0
