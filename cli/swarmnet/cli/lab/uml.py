@@ -8,6 +8,7 @@ Everything runs in a process namespace of its own: when this process dies, the k
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -23,29 +24,46 @@ from swarmnet.cli.lab.kernel import UML
 from swarmnet.core.errors import Internal
 
 MEMORY: Final = "3G"
+_LOOK_S: Final = 0.5
+_SWITCH_OFF_S: Final = 5.0
 
 
 def run(argv: Sequence[str], *, env: Mapping[str, str] | None = None, memory: str = MEMORY) -> int:
     """The exit status of `argv`, in a freshly booted kernel; 128 + the signal's number if one killed it."""
     with scratch.folder("swarmnet-uml-") as folder:
         _describe(folder, argv, env or os.environ)
-        with (folder / "console").open("w") as console:
-            command = _command(folder, memory, console.fileno())
-            boot = subprocess.run(
-                command,
-                env=_boot_environment(),
-                pass_fds=[console.fileno()],
-                preexec_fn=_before_boot,
-                check=False,
-            )
         status = folder / "status"
+        with (folder / "console").open("w") as console:
+            ended = _boot(_command(folder, memory, console.fileno()), console.fileno(), status)
         if not status.exists():
             last_words = (folder / "console").read_text(errors="replace").strip()
             raise Internal(
-                f"user-mode-linux ended with status {boot.returncode} before the command did: {last_words}",
+                f"user-mode-linux ended with status {ended} before the command did: {last_words}",
                 hint="it needs free memory in /dev/shm, and linux.uml of Debian 12",
             )
         return int(status.read_text())
+
+
+def _boot(command: Sequence[str], console: int, status: Path) -> int:
+    """Runs the kernel until it ends by itself, or until its work is done and it has had time to switch off.
+
+    It may loop for ever while it switches off (seen once in some hundred runs); all is on disk by then.
+    """
+    with subprocess.Popen(
+        command,
+        env=_boot_environment(),
+        pass_fds=[console],
+        preexec_fn=_before_boot,  # noqa: PLW1509  prctl, sched_setaffinity
+    ) as boot:
+        try:
+            while not status.exists():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return boot.wait(_LOOK_S)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return boot.wait(_SWITCH_OFF_S)
+        finally:
+            boot.kill()
+        return boot.wait()
 
 
 def _before_boot() -> None:

@@ -48,9 +48,20 @@ def main(folder: Path) -> None:
     except Exception as error:  # nobody is above this process to see it
         print(f"user-mode-linux could not be prepared: {error!r}", file=sys.stderr)
     else:
-        (folder / "status").write_text(str(status))
+        os.sync()  # first: the status says that all is done
+        _write_whole(folder / "status", str(status))
     os.sync()
     linux.power_off()
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """The file is there with all of its content, or not at all."""
+    new = path.with_suffix(".new")
+    with new.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    new.rename(path)
 
 
 def _mount_all() -> None:
