@@ -30,8 +30,10 @@ from swarmnet.cli.lab.place import Host, Lab
 
 NETWORK: Final = "bench"
 TIMEOUT_S: Final = 60.0
+REST_S: Final = 1.0
+"""Before each join: what the one before it set off is over."""
 IDLE_S: Final = 3.0
-"""Rest before memory is read."""
+"""Before memory is read."""
 
 _PROMPT: Final = 'echo ready; read -r line; "$@"'
 """A shell that waits for Return: what it costs to get onto the host is not the command's."""
@@ -115,10 +117,11 @@ def form(cluster: Cluster, figures: Figures) -> None:
     tokens = cluster.control().GetJoinTokens(control_pb2.GetJoinTokensRequest(), timeout=TIMEOUT_S)
     for name in ("m2", "m3"):
         join(cluster, name, tokens.manager, tokens.manager_address)
-    figures["worker joined, by the API"] = [
-        timed(lambda: join(cluster, name, tokens.worker, tokens.manager_address))  # noqa: B023
-        for name in ("w1", "w2")
-    ]
+    joined = figures["worker joined, by the API"] = []
+    for name in ("w1", "w2"):
+        time.sleep(REST_S)
+        joined.append(timed(lambda: join(cluster, name, tokens.worker, tokens.manager_address)))  # noqa: B023
+    time.sleep(REST_S)
     line = ("swarm", "join", "--token", tokens.worker, tokens.manager_address)
     figures["worker joined, by the CLI"] = [cluster.cli("w3", *line)]
 
