@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -100,6 +101,7 @@ class MadeUpSwarm:
     answers: Answers = field(default_factory=Answers)
     leading: bool = True
     channel: grpc.aio.Channel | None = None
+    refused: Counter[str] = field(default_factory=Counter)
 
     def servicer(self, service: str) -> object:
         if service == BOOTSTRAP:
@@ -156,8 +158,8 @@ async def open_doors(
     nodes, bootstrap = (f"127.0.0.1:{free_port()}" for _ in range(2))
     path = folder / "manager.sock"
     servers = [
-        await make_nodes_server(nodes, CLUSTER, mine, lambda: swarm),
-        await make_bootstrap_server(bootstrap, mine, lambda: swarm),
+        await make_nodes_server(nodes, CLUSTER, mine, lambda: swarm, swarm.refused),
+        await make_bootstrap_server(bootstrap, mine, lambda: swarm, swarm.refused),
         await make_socket_server(path, lambda: swarm),
     ]
     local_pb2_grpc.add_LocalServicer_to_server(LocalService(NoDaemon()), servers[2])

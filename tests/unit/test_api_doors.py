@@ -225,12 +225,13 @@ async def test_a_defect_shows_nothing_of_itself(doors: Doors, swarm: MadeUpSwarm
     assert "42" not in str(error)
 
 
-async def test_a_request_that_is_no_message_is_refused(doors: Doors) -> None:
+async def test_a_request_that_is_no_message_is_refused_and_counted(doors: Doors, swarm: MadeUpSwarm) -> None:
     async with node_channel(AS_CLIENT, doors.nodes) as channel:
         call: Any = channel.unary_unary("/swarmnet.api.v1.Control/GetNetwork")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call(b"\xff\xff\xff")
     assert isinstance(said(caught.value), InvalidArgument)
+    assert swarm.refused == {"INVALID_ARGUMENT": 1}
 
 
 async def test_junk_at_the_open_ports_harms_nobody(doors: Doors, swarm: MadeUpSwarm) -> None:

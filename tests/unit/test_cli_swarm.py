@@ -207,7 +207,8 @@ def _info(**fields: Any) -> local_pb2.LocalInfo:
 
 
 def test_info_tells_what_this_host_is(host: Host) -> None:
-    found = _info(state="active", node_id="n" * 25, cluster_id="c" * 25, running_tasks=2)
+    refused = {"dropped_replayed": 1, "dropped_forged": 3}
+    found = _info(state="active", node_id="n" * 25, cluster_id="c" * 25, running_tasks=2, refused=refused)
     host.worker().answers["GetInfo"] = [found]
     assert [" ".join(line.split()) for line in host.swarmnet("info").out.splitlines()] == [
         "Version: 1.2.3",
@@ -217,6 +218,9 @@ def test_info_tells_what_this_host_is(host: Host) -> None:
         f"ClusterID: {'c' * 25}",
         "Manager: none",
         "Running tasks: 2",
+        "Refused:",
+        "dropped_forged: 3",
+        "dropped_replayed: 1",
     ]
 
 

@@ -65,6 +65,9 @@ class QuietGossip(Gossip):
     async def leave(self) -> None:
         self.calls.append("leave")
 
+    def counters(self) -> dict[str, int]:
+        return {"received": 9, "dropped_forged": 2, "refused_connections": 1}
+
 
 class Host:
     """A worker's process, which can be started again on the same directories."""
@@ -164,6 +167,7 @@ async def test_joining_makes_it_active(host: Host, manager: StandIn) -> None:
         said = await info(stub)
         assert (said.state, said.node_id, said.manager_id) == ("active", WORKER, "manager 0")
         assert list(said.managers) == [manager.address]
+        assert said.refused == {"dropped_forged": 2, "refused_connections": 1}
 
 
 async def test_what_a_worker_says_of_itself(host: Host, manager: StandIn) -> None:

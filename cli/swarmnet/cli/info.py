@@ -49,4 +49,6 @@ def _described(found: local_pb2.LocalInfo) -> list[tuple[str, object]]:
         pairs += [("NodeID", found.node_id), ("ClusterID", found.cluster_id)]
     if found.role == types_pb2.ROLE_WORKER and found.node_id:
         pairs += [("Manager", found.manager_id or "none"), ("Running tasks", found.running_tasks)]
+    if found.refused:
+        pairs.append(("Refused", {name.lower(): found.refused[name] for name in sorted(found.refused)}))
     return pairs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeAlias
 
@@ -57,6 +58,7 @@ class ActiveManager:
         subject = credentials.subject
         self.node_id, self.cluster_id = subject.node_id, subject.cluster_id
         self.store = Store()
+        self.refused: Counter[str] = Counter()
         self.peers = Peers(self.node_id, lambda: self._credentials)
         self._dispatcher = DispatcherService(self.store, self._manager_addresses)
         self._leadership = Leadership(self.store, lambda: Leader(self.store, self._dispatcher))
@@ -118,9 +120,11 @@ class ActiveManager:
         settings, credentials = self._settings, lambda: self._credentials
         service = RaftService()
         try:
-            nodes = await make_nodes_server(settings.listen, self.cluster_id, credentials, lambda: self)
+            nodes = await make_nodes_server(
+                settings.listen, self.cluster_id, credentials, lambda: self, self.refused
+            )
             self._servers.append(nodes)
-            joiners = await make_bootstrap_server(settings.bootstrap, credentials, lambda: self)
+            joiners = await make_bootstrap_server(settings.bootstrap, credentials, lambda: self, self.refused)
             self._servers.append(joiners)
             raft_pb2_grpc.add_RaftServicer_to_server(service, nodes)
             await nodes.start()

@@ -101,6 +101,7 @@ class Daemon:
             info.node_id, info.cluster_id = self._active.node_id, self._active.cluster_id
             info.manager_id = self._active.peers.leader_id()
             info.managers.extend(each.address for each in self._active.peers.members().values())
+            info.refused.update(self._active.refused)
         return info
 
     async def init(self, request: local_pb2.InitRequest) -> local_pb2.InitResponse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any, Final, TypeAlias
@@ -29,10 +30,12 @@ class Guard(grpc.aio.ServerInterceptor):
     """Admits each call, sets its caller, and turns errors into a status with details.
 
     An error that is none of ours is a defect: it is logged, and the client learns only that it happened.
+    `refused` counts the errors by their reasons.
     """
 
-    def __init__(self, admit: Admit) -> None:
+    def __init__(self, admit: Admit, refused: Counter[str] | None = None) -> None:
         self._admit = admit
+        self._refused: Counter[str] = Counter() if refused is None else refused
 
     async def intercept_service(
         self,
@@ -86,6 +89,7 @@ class Guard(grpc.aio.ServerInterceptor):
                 set_caller(self._admit(path, context))
                 yield
             except SwarmnetError as error:
+                self._refused[error.reason] += 1
                 await refuse(context, error)
             except grpc.aio.AbortError:
                 raise

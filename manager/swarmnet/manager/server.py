@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -14,7 +15,7 @@ from grpc_reflection.v1alpha import reflection
 
 from swarmnet.api.v1 import ca_pb2, control_pb2, dispatcher_pb2, local_pb2, raft_pb2
 from swarmnet.core.errors import FailedPrecondition
-from swarmnet.manager.admission import Admit, bootstrap_door, local_door, nodes_door
+from swarmnet.manager.admission import bootstrap_door, local_door, nodes_door
 from swarmnet.manager.ca.credentials import Credentials
 from swarmnet.manager.forward import Gateway, Swarm
 from swarmnet.manager.guard import Guard
@@ -49,23 +50,31 @@ _BOOTSTRAP_CALLS: Final = 256
 
 
 async def make_nodes_server(
-    address: str, cluster_id: str, credentials: Callable[[], Credentials], gateway: Callable[[], Swarm]
+    address: str,
+    cluster_id: str,
+    credentials: Callable[[], Credentials],
+    gateway: Callable[[], Swarm],
+    refused: Counter[str],
 ) -> grpc.aio.Server:
-    """Bound and not started: Raft's servicer is still to be added."""
-    server = await _server(nodes_door(cluster_id), gateway, AT_NODES, (CONTROL, DISPATCHER, AUTHORITY, RAFT))
+    """Bound and not started: Raft's servicer is still to be added. `refused` counts errors by reason."""
+    guard = Guard(nodes_door(cluster_id), refused)
+    server = await _server(guard, gateway, AT_NODES, (CONTROL, DISPATCHER, AUTHORITY, RAFT))
     _bind(address, lambda: server.add_secure_port(address, nodes_server(credentials)))
     return server
 
 
 async def make_bootstrap_server(
-    address: str, credentials: Callable[[], Credentials], gateway: Callable[[], Swarm]
+    address: str,
+    credentials: Callable[[], Credentials],
+    gateway: Callable[[], Swarm],
+    refused: Counter[str],
 ) -> grpc.aio.Server:
-    """Bound and not started."""
+    """Bound and not started. `refused` counts errors by reason."""
     admit = bootstrap_door(RateLimiter())
     handlers = (Gateway(gateway, frozenset({BOOTSTRAP}), frozenset({ROOT_CERTIFICATE})),)
     server = grpc.aio.server(
         handlers=handlers,
-        interceptors=(Guard(admit),),
+        interceptors=(Guard(admit, refused),),
         options=(*SERVER_OPTIONS, *_BOOTSTRAP_OPTIONS),
         maximum_concurrent_rpcs=_BOOTSTRAP_CALLS,
     )
@@ -75,7 +84,7 @@ async def make_bootstrap_server(
 
 async def make_socket_server(path: Path, gateway: Callable[[], Swarm]) -> grpc.aio.Server:
     """Bound, readable by root only, and not started: the Local servicer is still to be added."""
-    server = await _server(local_door, gateway, AT_SOCKET, (CONTROL, AUTHORITY, LOCAL))
+    server = await _server(Guard(local_door), gateway, AT_SOCKET, (CONTROL, AUTHORITY, LOCAL))
     before = os.umask(0o177)
     try:
         _bind(str(path), lambda: server.add_insecure_port(f"unix:{path}"))
@@ -85,10 +94,10 @@ async def make_socket_server(path: Path, gateway: Callable[[], Swarm]) -> grpc.a
 
 
 async def _server(
-    admit: Admit, gateway: Callable[[], Swarm], forwarded: frozenset[str], reflected: Sequence[str]
+    guard: Guard, gateway: Callable[[], Swarm], forwarded: frozenset[str], reflected: Sequence[str]
 ) -> grpc.aio.Server:
     server = grpc.aio.server(
-        handlers=(Gateway(gateway, forwarded),), interceptors=(Guard(admit),), options=SERVER_OPTIONS
+        handlers=(Gateway(gateway, forwarded),), interceptors=(guard,), options=SERVER_OPTIONS
     )
     state = health.aio.HealthServicer()
     for name in ("", *reflected):

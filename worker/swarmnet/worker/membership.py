@@ -6,7 +6,7 @@ import asyncio
 import platform
 import random
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -25,6 +25,9 @@ from swarmnet.worker.session import Session
 
 log = structlog.get_logger()
 
+_REFUSALS: Final = ("dropped_", "refused_")
+"""How the names of gossip's counters of these begin."""
+
 
 class Datapath(Kernel, Protocol):
     """The data path, opened and let go."""
@@ -40,6 +43,7 @@ class Gossip(Rumours, Protocol):
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
     async def leave(self) -> None: ...
+    def counters(self) -> dict[str, int]: ...
 
 
 MakeDatapath = Callable[[Config], Datapath]
@@ -88,6 +92,10 @@ class Membership:
         self._names: Sequence[str] = ()
         self._jobs: list[asyncio.Task[None]] = []
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def refused(self) -> dict[str, int]:
+        """What came in by gossip and was dropped, by the cause."""
+        return {name: n for name, n in self._gossip.counters().items() if name.startswith(_REFUSALS)}
 
     @property
     def last_error(self) -> str:

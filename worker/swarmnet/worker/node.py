@@ -93,6 +93,7 @@ class Worker:
             info.managers.extend(member.managers.addresses)
             info.manager_id = member.session.manager_id
             info.error = self._error or member.last_error
+            info.refused.update(member.refused())
             statuses = member.executor.statuses().values()
             info.running_tasks = sum(1 for s in statuses if s.state and not has_ended(s))
         return info

@@ -39,6 +39,26 @@ Global___GetInfoRequest: _TypeAlias = GetInfoRequest  # noqa: Y015
 class LocalInfo(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class RefusedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ROLE_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     NODE_ID_FIELD_NUMBER: _builtins.int
@@ -48,6 +68,7 @@ class LocalInfo(_message.Message):
     MANAGERS_FIELD_NUMBER: _builtins.int
     RUNNING_TASKS_FIELD_NUMBER: _builtins.int
     MANAGER_ID_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
     role: _types_pb2.Role.ValueType
     """what this daemon is"""
     state: _builtins.str
@@ -63,6 +84,12 @@ class LocalInfo(_message.Message):
     def managers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """worker: addresses it knows"""
 
+    @_builtins.property
+    def refused(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """What came in at its ports from other hosts and was refused or dropped, since its start: of a worker's gossip by
+        the cause, of a manager's calls by the reason of the error. What TLS itself turns away is not among it.
+        """
+
     def __init__(
         self,
         *,
@@ -75,10 +102,11 @@ class LocalInfo(_message.Message):
         managers: _abc.Iterable[_builtins.str] | None = ...,
         running_tasks: _builtins.int = ...,
         manager_id: _builtins.str = ...,
+        refused: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "error", b"error", "manager_id", b"manager_id", "managers", b"managers", "node_id", b"node_id", "role", b"role", "running_tasks", b"running_tasks", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "error", b"error", "manager_id", b"manager_id", "managers", b"managers", "node_id", b"node_id", "refused", b"refused", "role", b"role", "running_tasks", b"running_tasks", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
