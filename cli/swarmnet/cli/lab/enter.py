@@ -31,12 +31,8 @@ def enter(lab: Lab, host: str, namespace: str, argv: list[str]) -> int:
 
 def become(lab: Lab, host: str, namespace: str, argv: list[str]) -> None:
     """Replaces this process, which is inside the lab, by the command in the host."""
-    try:
-        lab.entrance(lab.host(host), namespace)()
-        os.execvp(argv[0], argv)  # noqa: S606  no shell wanted
-    except OSError as error:
-        print(f"{argv[0]}: {error.strerror}: {error.filename or ''}", file=sys.stderr)
-        os._exit(127 if isinstance(error, FileNotFoundError) else 126)
+    entered = lab.entered(lab.host(host), argv, namespace)
+    os.execvp(entered[0], entered)  # noqa: S606  no shell wanted
 
 
 if __name__ == "__main__":

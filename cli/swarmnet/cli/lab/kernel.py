@@ -7,27 +7,21 @@ import shutil
 import subprocess
 from typing import Final, Literal
 
-from swarmnet.cli.lab import linux
 from swarmnet.core.errors import NotSupportedHere
 
 Kernel = Literal["auto", "host", "uml"]
 
 UML: Final = "linux.uml"
 _PROBE: Final = (
-    "xfrm", "state", "add", "src", "192.0.2.1", "dst", "192.0.2.2", "proto", "esp", "spi", "0x1000", "mode",
-    "transport", "aead", "rfc4106(gcm(aes))", "0x" + "00" * 36, "128",
+    "unshare", "--net",
+    "ip", "xfrm", "state", "add", "src", "192.0.2.1", "dst", "192.0.2.2", "proto", "esp", "spi", "0x1000",
+    "mode", "transport", "aead", "rfc4106(gcm(aes))", "0x" + "00" * 36, "128",
 )  # fmt: skip
 
 
 def has_esp() -> bool:
     """Whether this kernel does AES-GCM ESP: tried, by adding an SA in a network namespace of its own."""
-    probe = subprocess.run(
-        ["ip", *_PROBE],
-        preexec_fn=lambda: linux.unshare(linux.CLONE_NEWNET),
-        capture_output=True,
-        check=False,
-    )
-    return probe.returncode == 0
+    return subprocess.run(_PROBE, capture_output=True, check=False).returncode == 0
 
 
 def choose(kernel: Kernel) -> Literal["host", "uml"]:

@@ -17,12 +17,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-from swarmnet.cli.lab import linux
 from swarmnet.core.errors import FailedPrecondition, NotFound, Unavailable
 
 VARIABLE: Final = "SWARMNET_LAB"
@@ -109,17 +108,11 @@ class Lab:
         """Starts `argv` in the host; `namespace` is a file, in the host, of a network namespace to run in."""
         environment = host_environment() | dict(env or {})
         if self.is_inside():
-            enter = self.entrance(self.host(host), namespace)
-            return subprocess.Popen(argv, preexec_fn=enter, env=environment, **options)  # noqa: PLW1509  setns, chdir
-        prefix = [
-            sys.executable,
-            "-m",
-            "swarmnet.cli.lab.enter",
-            str(self.file),
-            self.host(host).name,
-            namespace,
-        ]
-        return subprocess.Popen([*prefix, *argv], env=environment, **options)
+            entered = self.entered(self.host(host), argv, namespace)
+        else:
+            enter = [sys.executable, "-m", "swarmnet.cli.lab.enter"]
+            entered = [*enter, str(self.file), self.host(host).name, namespace, *argv]
+        return subprocess.Popen(entered, env=environment, **options)
 
     def run(
         self, host: str, argv: Sequence[str], *, namespace: str = "", timeout_s: float = 60.0
@@ -141,20 +134,14 @@ class Lab:
     def is_inside(self) -> bool:
         return Path("/proc/self/ns/pid").stat().st_ino == self.process_namespace
 
-    def entrance(self, host: Host, namespace: str = "") -> Callable[[], None]:
-        """What a child process of somebody inside calls to be in `host`."""
+    def entered(self, host: Host, argv: Sequence[str], namespace: str = "") -> list[str]:
+        """What somebody inside executes so that `argv` runs in `host`.
 
-        def enter() -> None:
-            own = f"/proc/{host.pid}/ns"
-            linux.setns(f"{own}/net", linux.CLONE_NEWNET)
-            linux.setns(f"{own}/uts", linux.CLONE_NEWUTS)
-            linux.unshare(linux.CLONE_FS)  # gRPC starts threads after a fork; they share the root and folder
-            linux.setns(f"{own}/mnt", linux.CLONE_NEWNS)
-            os.chdir("/")
-            if namespace:
-                linux.setns(namespace, linux.CLONE_NEWNET)
-
-        return enter
+        A program does it, not code of ours between fork and exec: that could wait for ever for a lock that a
+        thread held at the fork, and gRPC has threads.
+        """
+        task = ["nsenter", f"--net={namespace}"] if namespace else []
+        return ["nsenter", f"--target={host.pid}", "--net", "--uts", "--mount", *task, *argv]
 
     # Looking in from where one is, inside or outside.
     def root(self) -> str:
