@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -70,7 +71,19 @@ class Replica:
         self.engine._step()
 
     def campaign(self) -> None:
+        """As if its leader had handed over to it: others vote although they still hear that leader."""
+        self.engine._handed_over = True
         self.raft.campaign()
+        self.engine._step()
+
+    def forget_leader(self) -> None:
+        """As if its connection to the leader had broken."""
+        self.engine._election.lost(time.monotonic(), 1_000_000)
+
+    def miss_leader(self) -> None:
+        """As if it had not heard of a leader for too long."""
+        self.forget_leader()
+        self.engine._election.hurry(time.monotonic())
         self.engine._step()
 
     def put(self, command: bytes) -> None:

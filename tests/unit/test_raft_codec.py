@@ -70,12 +70,29 @@ MESSAGES = st.one_of(
         }
     ),
     st.fixed_dictionaries(
-        {"type": st.just("request_vote"), "last_log_index": NUMBERS, "last_log_term": NUMBERS}
+        {
+            "type": st.just("request_vote"),
+            "last_log_index": NUMBERS,
+            "last_log_term": NUMBERS,
+            "handed_over": st.booleans(),
+        }
     ),
+    st.fixed_dictionaries(
+        {"type": st.just(codec.PRE_VOTE_REQUEST), "last_log_index": NUMBERS, "last_log_term": NUMBERS}
+    ),
+    st.fixed_dictionaries({"type": st.just(codec.PRE_VOTE), "asked_in_term": NUMBERS}),
+    st.just({"type": codec.STALE}),
     st.fixed_dictionaries({"type": st.sampled_from(("response_vote", "timeout_now"))}),
     st.fixed_dictionaries({"type": st.sampled_from((codec.PROBE, codec.PROBE_REPLY)), "number": NUMBERS}),
 )
-TERMLESS = ("next_node_idx", codec.PROBE, codec.PROBE_REPLY)
+TERMLESS = (
+    "next_node_idx",
+    codec.PROBE,
+    codec.PROBE_REPLY,
+    codec.PRE_VOTE_REQUEST,
+    codec.PRE_VOTE,
+    codec.STALE,
+)
 
 
 @given(MESSAGES, NUMBERS)

@@ -11,7 +11,10 @@ from swarmnet.manager.raft.snapshot import Chunk
 
 PROBE: Final = "probe"
 PROBE_REPLY: Final = "probe_reply"
-"""Two messages of our own, for linearizable reads; the library never sees them."""
+PRE_VOTE_REQUEST: Final = "pre_vote_request"
+PRE_VOTE: Final = "pre_vote"
+STALE: Final = "stale"
+"""Messages of our own, for linearizable reads and elections; the library never sees them."""
 
 
 def encode(message: Message, term: int) -> raft.RaftMessage:
@@ -29,6 +32,7 @@ def encode(message: Message, term: int) -> raft.RaftMessage:
         case "request_vote":
             encoded.vote_request.last_index = message["last_log_index"]
             encoded.vote_request.last_term = message["last_log_term"]
+            encoded.vote_request.handed_over = message["handed_over"]
         case "response_vote":
             encoded.vote.SetInParent()
         case "timeout_now":
@@ -37,6 +41,13 @@ def encode(message: Message, term: int) -> raft.RaftMessage:
             encoded.probe.number = message["number"]
         case "probe_reply":
             encoded.probe_reply.number = message["number"]
+        case "pre_vote_request":
+            encoded.pre_vote_request.last_index = message["last_log_index"]
+            encoded.pre_vote_request.last_term = message["last_log_term"]
+        case "pre_vote":
+            encoded.pre_vote.asked_in_term = message["asked_in_term"]
+        case "stale":
+            encoded.stale.SetInParent()
         case other:
             raise ValueError(f"a message of type {other!r} cannot be sent")
     return encoded
@@ -67,15 +78,33 @@ def decode(encoded: raft.RaftMessage) -> Message:
                 "term": term,
                 "last_log_index": last.last_index,
                 "last_log_term": last.last_term,
+                "handed_over": last.handed_over,
             }
         case "vote":
             return {"type": "response_vote", "term": term}
         case "timeout_now":
             return {"type": "timeout_now", "term": term}
+        case _:
+            return _decode_own(encoded)
+
+
+def _decode_own(encoded: raft.RaftMessage) -> Message:
+    match encoded.WhichOneof("body"):
         case "probe":
             return {"type": PROBE, "number": encoded.probe.number}
         case "probe_reply":
             return {"type": PROBE_REPLY, "number": encoded.probe_reply.number}
+        case "pre_vote_request":
+            last = encoded.pre_vote_request
+            return {
+                "type": PRE_VOTE_REQUEST,
+                "last_log_index": last.last_index,
+                "last_log_term": last.last_term,
+            }
+        case "pre_vote":
+            return {"type": PRE_VOTE, "asked_in_term": encoded.pre_vote.asked_in_term}
+        case "stale":
+            return {"type": STALE}
         case _:
             raise ValueError("a message without a body")
 

@@ -10,6 +10,7 @@ before its own disk has them. Without other members there is no reply to wait fo
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 import time
 from collections import deque
@@ -23,6 +24,7 @@ from swarmnet.api.v1 import raft_pb2 as raft
 from swarmnet.core.errors import FailedPrecondition, NotLeader, SwarmnetError
 from swarmnet.manager.raft import codec
 from swarmnet.manager.raft.compaction import Compaction, Encode
+from swarmnet.manager.raft.election import Election, LogEnd
 from swarmnet.manager.raft.entries import Change, Entry, change_of
 from swarmnet.manager.raft.guard import Guard, Message, acknowledgement, is_promise
 from swarmnet.manager.raft.library import Consensus, Tuning
@@ -34,10 +36,6 @@ log = structlog.get_logger()
 
 _TICK_S: Final = 0.05
 _PROBE_AGAIN_S: Final = 0.05
-_LEADER_LOST_S: Final = 0.1
-_TURN_S: Final = 0.2
-"""A follower whose connection to the leader broke and stays broken this long stands for election: the one
-with the lowest node id first, the others each a turn later, so that they do not split the votes."""
 _LOG_BYTES: Final = 32 * 1024 * 1024
 """The log is cut at this size, whatever the number of its entries."""
 
@@ -77,7 +75,10 @@ class Engine:
         self._sent = (0, 0)
         self._elected_term: int | None = None
         self._viewed: tuple[str | None, Mapping[str, Member]] = (None, {})
-        self._campaign_at: float | None = None
+        self._election = Election(
+            tuning.election_min_s, tuning.election_max_s, random.uniform, time.monotonic()
+        )
+        self._handed_over = False
         self._reads = Reads()
         self._probe_again_at = 0.0
         self._snapshots = Compaction(
@@ -118,26 +119,34 @@ class Engine:
         """A message of a peer that was in `term`."""
         if node_id not in self._raft.peers:
             return
-        if message["type"] == codec.PROBE:
-            self.send(node_id, {**message, "type": codec.PROBE_REPLY})
-        elif message["type"] == codec.PROBE_REPLY:
-            self._reads.replied(node_id, term, message["number"])
-        else:
-            self._consider(node_id, term, message)
+        match message["type"]:
+            case codec.PROBE:
+                self.send(node_id, {**message, "type": codec.PROBE_REPLY})
+            case codec.PROBE_REPLY:
+                self._reads.replied(node_id, term, message["number"])
+            case codec.STALE:
+                self._raft.observe(term)
+            case "append_entries" | "request_vote" | codec.PRE_VOTE_REQUEST if term < self._raft.term:
+                self.send(node_id, {"type": codec.STALE})
+            case codec.PRE_VOTE_REQUEST:
+                self._consider_candidate(node_id, term, message)
+            case codec.PRE_VOTE:
+                self._election.granted(node_id, message["asked_in_term"])
+            case _:
+                self._consider(node_id, term, message)
 
     def connected(self, node_id: str) -> None:
         self._raft.connected(node_id)
         if node_id == self._raft.leader_id:
-            self._campaign_at = None
+            self._election.rest(time.monotonic())
 
     def disconnected(self, node_id: str, *, refused: bool) -> None:
         """A leader that refuses this manager is not lost: standing against it would undo our own removal."""
         self._raft.disconnected(node_id)
         self._snapshots.cancel(node_id)
-        if node_id == self._raft.leader_id and self._campaign_at is None and not refused:
+        if node_id == self._raft.leader_id and not refused:
             rivals = self._raft.peers.keys() - {node_id}
-            turn = sum(each < self._me.node_id for each in rivals)
-            self._campaign_at = time.monotonic() + _LEADER_LOST_S + turn * _TURN_S
+            self._election.lost(time.monotonic(), sum(each < self._me.node_id for each in rivals))
 
     def propose(self, command: bytes, outcome: Outcome) -> None:
         """Append a command. `outcome` is told on the loop, right after the command was applied there."""
@@ -173,6 +182,10 @@ class Engine:
     def send(self, node_id: str, message: Message) -> bool:
         if message["type"] == "apply_command":
             return False  # only leaders are given commands; one that just lost office must not pass them on
+        if message["type"] == "request_vote":
+            message = {**message, "handed_over": self._handed_over}
+        elif message["type"] == "response_vote":
+            self._election.rest(time.monotonic())
         encoded = codec.encode(self._guard.outgoing(message), self._raft.term)
         self._outbox.append((node_id, encoded, is_promise(message)))
         return True
@@ -197,15 +210,16 @@ class Engine:
             self._to_loop(partial(self._outlet.failed_with, error))
 
     def _pause_s(self) -> float:
-        if self._campaign_at is None:
+        if self._raft.leads:
             return _TICK_S
-        return min(_TICK_S, max(0.0, self._campaign_at - time.monotonic()))
+        return min(_TICK_S, max(0.0, self._election.stand_at - time.monotonic()))
 
     def _step(self) -> None:
         for _ in range(len(self._posted)):
             self._posted.popleft()()
         self._stand_for_election()
         self._tick()
+        self._handed_over = False
         if self._raft.leads and (self._journal.last.index, self._raft.commit_index) != self._sent:
             self._raft.append_soon()
             self._tick()
@@ -225,16 +239,42 @@ class Engine:
         self._raft.tick()
 
     def _stand_for_election(self) -> None:
-        if self._campaign_at is None or time.monotonic() < self._campaign_at:
-            return
-        self._campaign_at = None
-        if not self._raft.leads:
-            log.info("leader lost, standing for election", leader=self._raft.leader_id)
+        now, term, peers = time.monotonic(), self._raft.term, self._raft.peers
+        if self._raft.leads:
+            self._election.rest(now)
+        elif self._election.is_backed(term, peers):
+            self._election.rest(now)
+            log.info("standing for election", term=term + 1, last_leader=self._raft.leader_id)
             self._raft.campaign()
+        elif self._election.due(now):
+            self._election.ask(now, term)
+            last = self._journal.last
+            end = {"last_log_index": last.index, "last_log_term": last.term}
+            for node_id in peers:
+                self.send(node_id, {"type": codec.PRE_VOTE_REQUEST, **end})
+
+    def _consider_candidate(self, node_id: str, term: int, message: Message) -> None:
+        """Somebody asks whether this manager would vote for it."""
+        theirs = LogEnd(message["last_log_term"], message["last_log_index"])
+        if self._is_loyal():
+            return
+        if theirs.holds_all_of(LogEnd(self._journal.last.term, self._journal.last.index)):
+            self.send(node_id, {"type": codec.PRE_VOTE, "asked_in_term": term})
+        else:
+            self._election.hurry(time.monotonic())
+
+    def _is_loyal(self) -> bool:
+        """Whether nobody gets this manager's vote now: it leads, or hears who does."""
+        return self._raft.leads or self._election.has_leader(time.monotonic())
 
     def _consider(self, node_id: str, term: int, message: Message) -> None:
-        if message["type"] == "append_entries" and node_id != self._raft.leader_id:
-            self._campaign_at = None
+        match message["type"]:
+            case "request_vote" if not message["handed_over"] and self._is_loyal():
+                return
+            case "append_entries":
+                self._election.heard(time.monotonic())
+            case "timeout_now" if node_id == self._raft.leader_id:
+                self._handed_over = True
         verdict = self._guard.incoming(node_id, term, message)
         if verdict.message is not None:
             self._raft.receive(node_id, verdict.message)

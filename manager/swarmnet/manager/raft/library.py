@@ -32,6 +32,8 @@ from swarmnet.manager.raft.member import Member
 from swarmnet.manager.raft.snapshot import Chunk
 
 SUPPORTED_VERSION: Final = "0.3.17"
+_NEVER_S: Final = 1e9
+"""When the library stands for election by itself: engine.py says when."""
 _APPEND_BYTES: Final = 1024 * 1024
 assert _APPEND_BYTES > MAX_COMMAND_BYTES + 2, "the library would cut such an entry into pickled pieces"
 
@@ -43,7 +45,7 @@ Callback = Callable[[SwarmnetError | None], None]
 class Tuning:
     """A leader is missed after `election_min_s` to `election_max_s` without a heartbeat.
 
-    A leader whose connection broke is missed much sooner (engine.py), so these need not be short: they have
+    A leader whose connection broke is missed much sooner (election.py), so these need not be short: they have
     to outlast a busy machine. A leader without a majority steps down after `fallback_s`. After `log_entries`,
     or `log_age_s` if there are any, a snapshot is taken and the log cut.
     """
@@ -160,6 +162,12 @@ class Consensus:
         message = {"type": "timeout_now", "term": self.term}
         self._transport._onMessageReceived(self._library._getLeader(), message)
 
+    def observe(self, term: int) -> None:
+        """Others are in a later term: enter it, as a follower. A vote request nobody can grant does that."""
+        impossible = {"type": "request_vote", "term": term, "last_log_index": 0, "last_log_term": -1}
+        if term > self.term:
+            self._transport._onMessageReceived(Node(""), impossible)
+
     def transfer(self) -> None:
         """Ask the best follower to take over, if there is one that has all of the log."""
         self._library.transferLeadership()
@@ -179,9 +187,9 @@ def _configuration(journal: _HostJournal, snapshots: _HostSnapshots, tuning: Tun
         appendEntriesUseBatch=True,
         appendEntriesBatchSizeBytes=_APPEND_BYTES,
         appendEntriesPeriod=tuning.heartbeat_s,
-        raftMinTimeout=tuning.election_min_s,
-        raftMaxTimeout=tuning.election_max_s,
-        connectionTimeout=tuning.election_max_s,  # of its own wire, but checked
+        raftMinTimeout=_NEVER_S,
+        raftMaxTimeout=2 * _NEVER_S,
+        connectionTimeout=2 * _NEVER_S,  # of its own wire, but checked
         leaderFallbackTimeout=tuning.fallback_s,
         logCompactionMinEntries=tuning.log_entries,
         logCompactionMinTime=tuning.log_age_s,

@@ -167,6 +167,9 @@ class RaftMessage(_message.Message):
     TIMEOUT_NOW_FIELD_NUMBER: _builtins.int
     PROBE_FIELD_NUMBER: _builtins.int
     PROBE_REPLY_FIELD_NUMBER: _builtins.int
+    PRE_VOTE_REQUEST_FIELD_NUMBER: _builtins.int
+    PRE_VOTE_FIELD_NUMBER: _builtins.int
+    STALE_FIELD_NUMBER: _builtins.int
     term: _builtins.int
     """the sender's"""
     @_builtins.property
@@ -185,6 +188,12 @@ class RaftMessage(_message.Message):
     def probe(self) -> Global___RaftProbe: ...
     @_builtins.property
     def probe_reply(self) -> Global___RaftProbe: ...
+    @_builtins.property
+    def pre_vote_request(self) -> Global___RaftVoteRequest: ...
+    @_builtins.property
+    def pre_vote(self) -> Global___RaftPreVote: ...
+    @_builtins.property
+    def stale(self) -> Global___RaftStale: ...
     def __init__(
         self,
         *,
@@ -197,12 +206,15 @@ class RaftMessage(_message.Message):
         timeout_now: Global___RaftTimeoutNow | None = ...,
         probe: Global___RaftProbe | None = ...,
         probe_reply: Global___RaftProbe | None = ...,
+        pre_vote_request: Global___RaftVoteRequest | None = ...,
+        pre_vote: Global___RaftPreVote | None = ...,
+        stale: Global___RaftStale | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "append_reply", b"append_reply", "body", b"body", "probe", b"probe", "probe_reply", b"probe_reply", "snapshot_chunk", b"snapshot_chunk", "timeout_now", b"timeout_now", "vote", b"vote", "vote_request", b"vote_request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "append_reply", b"append_reply", "body", b"body", "pre_vote", b"pre_vote", "pre_vote_request", b"pre_vote_request", "probe", b"probe", "probe_reply", b"probe_reply", "snapshot_chunk", b"snapshot_chunk", "stale", b"stale", "timeout_now", b"timeout_now", "vote", b"vote", "vote_request", b"vote_request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "append_reply", b"append_reply", "body", b"body", "probe", b"probe", "probe_reply", b"probe_reply", "snapshot_chunk", b"snapshot_chunk", "term", b"term", "timeout_now", b"timeout_now", "vote", b"vote", "vote_request", b"vote_request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "append_reply", b"append_reply", "body", b"body", "pre_vote", b"pre_vote", "pre_vote_request", b"pre_vote_request", "probe", b"probe", "probe_reply", b"probe_reply", "snapshot_chunk", b"snapshot_chunk", "stale", b"stale", "term", b"term", "timeout_now", b"timeout_now", "vote", b"vote", "vote_request", b"vote_request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["append", "append_reply", "snapshot_chunk", "vote_request", "vote", "timeout_now", "probe", "probe_reply"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["append", "append_reply", "snapshot_chunk", "vote_request", "vote", "timeout_now", "probe", "probe_reply", "pre_vote_request", "pre_vote", "stale"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -326,17 +338,21 @@ class RaftVoteRequest(_message.Message):
 
     LAST_INDEX_FIELD_NUMBER: _builtins.int
     LAST_TERM_FIELD_NUMBER: _builtins.int
+    HANDED_OVER_FIELD_NUMBER: _builtins.int
     last_index: _builtins.int
     last_term: _builtins.int
+    handed_over: _builtins.bool
+    """the leader asked for it: vote although it is still heard"""
     def __init__(
         self,
         *,
         last_index: _builtins.int = ...,
         last_term: _builtins.int = ...,
+        handed_over: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_index", b"last_index", "last_term", b"last_term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handed_over", b"handed_over", "last_index", b"last_index", "last_term", b"last_term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -356,6 +372,42 @@ class RaftVote(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RaftVote: _TypeAlias = RaftVote  # noqa: Y015
+
+@_typing.final
+class RaftPreVote(_message.Message):
+    """"If you stood for election, you would get my vote." No answer means no."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASKED_IN_TERM_FIELD_NUMBER: _builtins.int
+    asked_in_term: _builtins.int
+    def __init__(
+        self,
+        *,
+        asked_in_term: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_in_term", b"asked_in_term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaftPreVote: _TypeAlias = RaftPreVote  # noqa: Y015
+
+@_typing.final
+class RaftStale(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaftStale: _TypeAlias = RaftStale  # noqa: Y015
 
 @_typing.final
 class RaftTimeoutNow(_message.Message):
