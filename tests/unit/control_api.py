@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -36,6 +37,16 @@ class MadeUpManagers:
 
     async def remove(self, node_id: str) -> None:
         del self.members[node_id]
+
+
+class WatchContext:
+    """grpc's, as far as Watch needs it."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+
+    async def send_initial_metadata(self, metadata: object) -> None:
+        self.begun.set()
 
 
 def make_swarm() -> Store:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from tests.unit.control_api import NO_CONTEXT, MadeUpManagers, make_api, make_swarm
+from tests.unit.control_api import NO_CONTEXT, MadeUpManagers, WatchContext, make_api, make_swarm
 from tests.unit.local_raft import put
 
 from swarmnet.api.v1 import control_pb2 as control
@@ -17,16 +17,6 @@ from swarmnet.core.errors import FailedPrecondition, InUse, InvalidArgument, Una
 from swarmnet.core.keys import GOSSIP_SCOPE
 from swarmnet.manager.control.servicer import Control
 from swarmnet.manager.store import Store
-
-
-class Context:
-    """grpc's, as far as Watch needs it."""
-
-    def __init__(self) -> None:
-        self.begun = asyncio.Event()
-
-    async def send_initial_metadata(self, metadata: object) -> None:
-        self.begun.set()
 
 
 @pytest.fixture
@@ -210,7 +200,7 @@ async def test_tasks_are_listed_by_service_and_node(api: Control, swarm: Store) 
 
 
 async def test_a_watch_shows_what_happens_after_it_began(api: Control, swarm: Store) -> None:
-    context: Any = Context()
+    context: Any = WatchContext()
     events = api.Watch(control.WatchRequest(kinds=[control.OBJECT_KIND_NETWORK]), context)
     first = asyncio.ensure_future(anext(events))
     await context.begun.wait()

@@ -30,6 +30,7 @@ _COMMANDS: Final[Mapping[str, _Lazy]] = {
     "swarm": _Lazy("swarmnet.cli.swarm:swarm", "Make, join and leave a swarm."),
     "node": _Lazy("swarmnet.cli.node:node", "Manage the swarm's nodes."),
     "network": _Lazy("swarmnet.cli.network:network", "Manage networks."),
+    "config": _Lazy("swarmnet.cli.config:config", "Manage configs: small blobs that all managers keep."),
     "service": _Lazy("swarmnet.cli.service:service", "Manage services and their tasks."),
     "key": _Lazy("swarmnet.cli.key:key", "See and rotate the encryption keys."),
     "run": _Lazy("swarmnet.cli.run:run", "Refused for swarm networks: only tasks of services join them."),

@@ -4,7 +4,7 @@
      ├─ InvalidArgument       the request itself is wrong; repeating it cannot help
      │   ├─ MalformedToken    a join token that is not one
      │   └─ UnknownOption     a driver option that nothing here understands
-     ├─ NotFound              no such network, service, node, task, image
+     ├─ NotFound              no such network, config, service, node, task, image
      ├─ AlreadyExists         the name or the swarm is there already
      ├─ FailedPrecondition    right request, wrong moment
      │   ├─ InUse             something still refers to it

@@ -51,6 +51,8 @@ HEARTBEATS_MISSED_DOWN: Final = 3
 MAX_COMMAND_BYTES: Final = 512 * 1024
 """One Raft entry; a larger change is refused before it is proposed."""
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+MAX_CONFIG_BYTES: Final = 500 * 1024
+"""Data of one config, as docker has it; leaves room for its name and labels in one command."""
 MAX_NAME_LENGTH: Final = 63
 MAX_REPLICAS: Final = 10_000
 TASK_HISTORY: Final = 5

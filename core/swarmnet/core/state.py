@@ -26,6 +26,7 @@ Object: TypeAlias = (
     types.Cluster
     | types.Node
     | types.Network
+    | types.Config
     | types.Service
     | types.Task
     | types.KeyScope
@@ -38,6 +39,7 @@ TABLES: Final[Mapping[type[Message], str]] = {
     types.Cluster: "cluster",
     types.Node: "node",
     types.Network: "network",
+    types.Config: "config",
     types.Service: "service",
     types.Task: "task",
     types.KeyScope: "key_scope",
@@ -100,6 +102,10 @@ class State:
     def table_version(self, kind: type[Message]) -> int:
         """Index of the last change of any object of the kind."""
         return self._versions[TABLES[kind]]
+
+    def applied(self, request_id: str) -> int:
+        """Index at which the request took effect; 0 if it has not, or is forgotten."""
+        return self._requests.get(request_id, 0)
 
     def apply(self, index: int, raw: bytes) -> Applied | Rejected:
         """Apply an encoded Command at a Raft index."""

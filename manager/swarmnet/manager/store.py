@@ -118,6 +118,10 @@ class Store:
         raises; NotLeader, NoLeader and OutcomeUnknown of propose; ResourceExhausted for a change that is
         too large; Conflict.
         """
+        return (await self.transact_at(decide, request_id))[0]
+
+    async def transact_at(self, decide: Callable[[Transaction], T], request_id: str = "") -> tuple[T, int]:
+        """The same, and the index of the commit: the version of what it wrote; 0 if it changed nothing."""
         if self._raft is None:
             raise Internal("this manager is not part of a swarm")
         for _ in range(_ATTEMPTS):
@@ -125,7 +129,7 @@ class Store:
             result = decide(transaction)
             command = transaction.command(self.now(), request_id)
             if command is None:
-                return result
+                return result, 0
             raw = command.SerializeToString()
             if len(raw) > MAX_COMMAND_BYTES:
                 raise ResourceExhausted(
@@ -134,7 +138,7 @@ class Store:
                 )
             outcome = await self._raft.propose(raw)
             if isinstance(outcome, Applied):
-                return result
+                return result, outcome.index
         raise Conflict("others kept changing the same objects", hint="Run the command again.")
 
     async def read_barrier(self) -> None:

@@ -9,13 +9,18 @@ from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core.errors import InvalidArgument, NotFound
 from swarmnet.core.state import State, Transaction
 
-T = TypeVar("T", types.Network, types.Service, types.Node, types.Task)
+T = TypeVar("T", types.Network, types.Config, types.Service, types.Node, types.Task)
 Reader = State | Transaction
 
 
 def network(reader: Reader, ref: str) -> types.Network:
     found = _find(_all(reader, types.Network), ref, "network", lambda each: each.name)
     return found or _absent(f"network {ref} not found", "network ls")
+
+
+def config(reader: Reader, ref: str) -> types.Config:
+    found = _find(_all(reader, types.Config), ref, "config", lambda each: each.name)
+    return found or _absent(f"no such config: {ref}", "config ls")
 
 
 def service(reader: Reader, ref: str) -> types.Service:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from swarmnet.manager.control.cluster import ClusterNoun
+from swarmnet.manager.control.configs import ConfigNoun
 from swarmnet.manager.control.keys import KeyNoun
 from swarmnet.manager.control.networks import NetworkNoun
 from swarmnet.manager.control.nodes import NodeNoun
@@ -11,5 +12,5 @@ from swarmnet.manager.control.tasks import TaskNoun
 from swarmnet.manager.control.watch import WatchNoun
 
 
-class Control(ClusterNoun, NodeNoun, NetworkNoun, ServiceNoun, TaskNoun, KeyNoun, WatchNoun):
+class Control(ClusterNoun, NodeNoun, NetworkNoun, ConfigNoun, ServiceNoun, TaskNoun, KeyNoun, WatchNoun):
     """Every rpc of `swarmnet.api.v1.Control`; runs on the leading manager, on a current state."""

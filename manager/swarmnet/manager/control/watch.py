@@ -17,6 +17,7 @@ _KINDS: Final[dict[int, type[Object]]] = {
     control.OBJECT_KIND_CLUSTER: types.Cluster,
     control.OBJECT_KIND_NODE: types.Node,
     control.OBJECT_KIND_NETWORK: types.Network,
+    control.OBJECT_KIND_CONFIG: types.Config,
     control.OBJECT_KIND_SERVICE: types.Service,
     control.OBJECT_KIND_TASK: types.Task,
     control.OBJECT_KIND_KEY_SCOPE: types.KeyScope,

@@ -28,7 +28,7 @@ from swarmnet.api.v1 import options_pb2 as swarmnet_dot_api_dot_v1_dot_options__
 from swarmnet.api.v1 import types_pb2 as swarmnet_dot_api_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dswarmnet/api/v1/control.proto\x12\x0fswarmnet.api.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dswarmnet/api/v1/options.proto\x1a\x1bswarmnet/api/v1/types.proto\"(\n\nGetRequest\x12\x0b\n\x03ref\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"\x1c\n\x0bListRequest\x12\r\n\x05names\x18\x01 \x03(\t\"\x1c\n\x0eRemoveResponse\x12\n\n\x02id\x18\x01 \x01(\t\"\x13\n\x11GetClusterRequest\"s\n\x12GetClusterResponse\x12)\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x18.swarmnet.api.v1.Cluster\x12\x11\n\tleader_id\x18\x02 \x01(\t\x12\x10\n\x08managers\x18\x03 \x01(\r\x12\r\n\x05nodes\x18\x04 \x01(\r\"N\n\x14UpdateClusterRequest\x12\x36\n\x13key_rotation_period\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x16\n\x14GetJoinTokensRequest\"Q\n\x15GetJoinTokensResponse\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0f\n\x07manager\x18\x02 \x01(\t\x12\x17\n\x0fmanager_address\x18\x03 \x01(\t\"=\n\x16RotateJoinTokenRequest\x12#\n\x04role\x18\x01 \x01(\x0e\x32\x15.swarmnet.api.v1.Role\"!\n\x10ListNodesRequest\x12\r\n\x05names\x18\x01 \x03(\t\"U\n\x08NodeView\x12#\n\x04node\x18\x01 \x01(\x0b\x32\x15.swarmnet.api.v1.Node\x12\x16\n\x0emanager_status\x18\x02 \x01(\t\x12\x0c\n\x04self\x18\x03 \x01(\x08\"=\n\x11ListNodesResponse\x12(\n\x05nodes\x18\x01 \x03(\x0b\x32\x19.swarmnet.api.v1.NodeView\"\xf1\x01\n\x11UpdateNodeRequest\x12\x0b\n\x03ref\x18\x01 \x01(\t\x12\x38\n\x0c\x61vailability\x18\x02 \x01(\x0e\x32\x1d.swarmnet.api.v1.AvailabilityH\x00\x88\x01\x01\x12>\n\x06labels\x18\x03 \x03(\x0b\x32..swarmnet.api.v1.UpdateNodeRequest.LabelsEntry\x12\x15\n\rremove_labels\x18\x04 \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0f\n\r_availability\"/\n\x11RemoveNodeRequest\x12\x0b\n\x03ref\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\" \n\x12RemoveNodeResponse\x12\n\n\x02id\x18\x01 \x01(\t\"\xe6\x02\n\x14\x43reateNetworkRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64river\x18\x02 \x01(\t\x12\x43\n\x07options\x18\x03 \x03(\x0b\x32\x32.swarmnet.api.v1.CreateNetworkRequest.OptionsEntry\x12\x0f\n\x07subnets\x18\x04 \x03(\t\x12\x41\n\x06labels\x18\x05 \x03(\x0b\x32\x31.swarmnet.api.v1.CreateNetworkRequest.LabelsEntry\x12\x10\n\x08internal\x18\x06 \x01(\x08\x12\x12\n\nattachable\x18\x07 \x01(\x08\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"#\n\x15\x43reateNetworkResponse\x12\n\n\x02id\x18\x01 \x01(\t\"B\n\x14ListNetworksResponse\x12*\n\x08networks\x18\x01 \x03(\x0b\x32\x18.swarmnet.api.v1.Network\"C\n\x14\x41ttachNetworkRequest\x12\x0b\n\x03ref\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x03 \x03(\t\"V\n\x14\x43reateServiceRequest\x12*\n\x04spec\x18\x01 \x01(\x0b\x32\x1c.swarmnet.api.v1.ServiceSpec\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"5\n\x15\x43reateServiceResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08warnings\x18\x02 \x03(\t\"Z\n\x0bServiceView\x12)\n\x07service\x18\x01 \x01(\x0b\x32\x18.swarmnet.api.v1.Service\x12\x0f\n\x07\x64\x65sired\x18\x02 \x01(\x04\x12\x0f\n\x07running\x18\x03 \x01(\x04\"F\n\x14ListServicesResponse\x12.\n\x08services\x18\x01 \x03(\x0b\x32\x1c.swarmnet.api.v1.ServiceView\"4\n\x13ScaleServiceRequest\x12\x0b\n\x03ref\x18\x01 \x01(\t\x12\x10\n\x08replicas\x18\x02 \x01(\x04\"3\n\x10ListTasksRequest\x12\x10\n\x08services\x18\x01 \x03(\t\x12\r\n\x05nodes\x18\x02 \x03(\t\"9\n\x11ListTasksResponse\x12$\n\x05tasks\x18\x01 \x03(\x0b\x32\x15.swarmnet.api.v1.Task\"\x11\n\x0fListKeysRequest\"h\n\x07KeyView\x12(\n\x05scope\x18\x01 \x01(\x0b\x32\x19.swarmnet.api.v1.KeyScope\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08\x65ntitled\x18\x03 \x03(\t\x12\x13\n\x0bwaiting_for\x18\x04 \x03(\t\":\n\x10ListKeysResponse\x12&\n\x04keys\x18\x01 \x03(\x0b\x32\x18.swarmnet.api.v1.KeyView\" \n\x11RotateKeysRequest\x12\x0b\n\x03ref\x18\x01 \x01(\t\"$\n\x12RotateKeysResponse\x12\x0e\n\x06scopes\x18\x01 \x03(\t\":\n\x0cWatchRequest\x12*\n\x05kinds\x18\x01 \x03(\x0e\x32\x1b.swarmnet.api.v1.ObjectKind\"\xc0\x03\n\nWatchEvent\x12\x32\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\".swarmnet.api.v1.WatchEvent.Action\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07\x63luster\x18\x03 \x01(\x0b\x32\x18.swarmnet.api.v1.ClusterH\x00\x12%\n\x04node\x18\x04 \x01(\x0b\x32\x15.swarmnet.api.v1.NodeH\x00\x12+\n\x07network\x18\x05 \x01(\x0b\x32\x18.swarmnet.api.v1.NetworkH\x00\x12+\n\x07service\x18\x06 \x01(\x0b\x32\x18.swarmnet.api.v1.ServiceH\x00\x12%\n\x04task\x18\x07 \x01(\x0b\x32\x15.swarmnet.api.v1.TaskH\x00\x12.\n\tkey_scope\x18\x08 \x01(\x0b\x32\x19.swarmnet.api.v1.KeyScopeH\x00\"G\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x43REATED\x10\x01\x12\x0b\n\x07UPDATED\x10\x02\x12\x0b\n\x07REMOVED\x10\x03\x42\x08\n\x06object*\xbb\x01\n\nObjectKind\x12\x1b\n\x17OBJECT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13OBJECT_KIND_CLUSTER\x10\x01\x12\x14\n\x10OBJECT_KIND_NODE\x10\x02\x12\x17\n\x13OBJECT_KIND_NETWORK\x10\x03\x12\x17\n\x13OBJECT_KIND_SERVICE\x10\x04\x12\x14\n\x10OBJECT_KIND_TASK\x10\x05\x12\x19\n\x15OBJECT_KIND_KEY_SCOPE\x10\x06\x32\xf4\x0f\n\x07\x43ontrol\x12_\n\nGetCluster\x12\".swarmnet.api.v1.GetClusterRequest\x1a#.swarmnet.api.v1.GetClusterResponse\"\x08\xca\xc9\x19\x04\x08\x01\x18\x01\x12\x63\n\rUpdateCluster\x12%.swarmnet.api.v1.UpdateClusterRequest\x1a#.swarmnet.api.v1.GetClusterResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12\x66\n\rGetJoinTokens\x12%.swarmnet.api.v1.GetJoinTokensRequest\x1a&.swarmnet.api.v1.GetJoinTokensResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12j\n\x0fRotateJoinToken\x12\'.swarmnet.api.v1.RotateJoinTokenRequest\x1a&.swarmnet.api.v1.GetJoinTokensResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12Z\n\tListNodes\x12!.swarmnet.api.v1.ListNodesRequest\x1a\".swarmnet.api.v1.ListNodesResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12I\n\x07GetNode\x12\x1b.swarmnet.api.v1.GetRequest\x1a\x19.swarmnet.api.v1.NodeView\"\x06\xca\xc9\x19\x02\x18\x01\x12S\n\nUpdateNode\x12\".swarmnet.api.v1.UpdateNodeRequest\x1a\x19.swarmnet.api.v1.NodeView\"\x06\xca\xc9\x19\x02\x18\x01\x12]\n\nRemoveNode\x12\".swarmnet.api.v1.RemoveNodeRequest\x1a#.swarmnet.api.v1.RemoveNodeResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12\x66\n\rCreateNetwork\x12%.swarmnet.api.v1.CreateNetworkRequest\x1a&.swarmnet.api.v1.CreateNetworkResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12[\n\x0cListNetworks\x12\x1c.swarmnet.api.v1.ListRequest\x1a%.swarmnet.api.v1.ListNetworksResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12K\n\nGetNetwork\x12\x1b.swarmnet.api.v1.GetRequest\x1a\x18.swarmnet.api.v1.Network\"\x06\xca\xc9\x19\x02\x18\x01\x12U\n\rRemoveNetwork\x12\x1b.swarmnet.api.v1.GetRequest\x1a\x1f.swarmnet.api.v1.RemoveResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12_\n\rAttachNetwork\x12%.swarmnet.api.v1.AttachNetworkRequest\x1a\x1f.swarmnet.api.v1.RemoveResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12\x66\n\rCreateService\x12%.swarmnet.api.v1.CreateServiceRequest\x1a&.swarmnet.api.v1.CreateServiceResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12[\n\x0cListServices\x12\x1c.swarmnet.api.v1.ListRequest\x1a%.swarmnet.api.v1.ListServicesResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12O\n\nGetService\x12\x1b.swarmnet.api.v1.GetRequest\x1a\x1c.swarmnet.api.v1.ServiceView\"\x06\xca\xc9\x19\x02\x18\x01\x12Z\n\x0cScaleService\x12$.swarmnet.api.v1.ScaleServiceRequest\x1a\x1c.swarmnet.api.v1.ServiceView\"\x06\xca\xc9\x19\x02\x18\x01\x12U\n\rRemoveService\x12\x1b.swarmnet.api.v1.GetRequest\x1a\x1f.swarmnet.api.v1.RemoveResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12Z\n\tListTasks\x12!.swarmnet.api.v1.ListTasksRequest\x1a\".swarmnet.api.v1.ListTasksResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12W\n\x08ListKeys\x12 .swarmnet.api.v1.ListKeysRequest\x1a!.swarmnet.api.v1.ListKeysResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12]\n\nRotateKeys\x12\".swarmnet.api.v1.RotateKeysRequest\x1a#.swarmnet.api.v1.RotateKeysResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12M\n\x05Watch\x12\x1d.swarmnet.api.v1.WatchRequest\x1a\x1b.swarmnet.api.v1.WatchEvent\"\x06\xca\xc9\x19\x02\x18\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dswarmnet/api/v1/control.proto\x12\x0fswarmnet.api.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dswarmnet/api/v1/options.proto\x1a\x1bswarmnet/api/v1/types.proto\"(\n\nGetRequest\x12\x0b\n\x03ref\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"\x1c\n\x0bListRequest\x12\r\n\x05names\x18\x01 \x03(\t\"\x1c\n\x0eRemoveResponse\x12\n\n\x02id\x18\x01 \x01(\t\"\x13\n\x11GetClusterRequest\"s\n\x12GetClusterResponse\x12)\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x18.swarmnet.api.v1.Cluster\x12\x11\n\tleader_id\x18\x02 \x01(\t\x12\x10\n\x08managers\x18\x03 \x01(\r\x12\r\n\x05nodes\x18\x04 \x01(\r\"N\n\x14UpdateClusterRequest\x12\x36\n\x13key_rotation_period\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x16\n\x14GetJoinTokensRequest\"Q\n\x15GetJoinTokensResponse\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0f\n\x07manager\x18\x02 \x01(\t\x12\x17\n\x0fmanager_address\x18\x03 \x01(\t\"=\n\x16RotateJoinTokenRequest\x12#\n\x04role\x18\x01 \x01(\x0e\x32\x15.swarmnet.api.v1.Role\"!\n\x10ListNodesRequest\x12\r\n\x05names\x18\x01 \x03(\t\"U\n\x08NodeView\x12#\n\x04node\x18\x01 \x01(\x0b\x32\x15.swarmnet.api.v1.Node\x12\x16\n\x0emanager_status\x18\x02 \x01(\t\x12\x0c\n\x04self\x18\x03 \x01(\x08\"=\n\x11ListNodesResponse\x12(\n\x05nodes\x18\x01 \x03(\x0b\x32\x19.swarmnet.api.v1.NodeView\"\xf1\x01\n\x11UpdateNodeRequest\x12\x0b\n\x03ref\x18\x01 \x01(\t\x12\x38\n\x0c\x61vailability\x18\x02 \x01(\x0e\x32\x1d.swarmnet.api.v1.AvailabilityH\x00\x88\x01\x01\x12>\n\x06labels\x18\x03 \x03(\x0b\x32..swarmnet.api.v1.UpdateNodeRequest.LabelsEntry\x12\x15\n\rremove_labels\x18\x04 \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0f\n\r_availability\"/\n\x11RemoveNodeRequest\x12\x0b\n\x03ref\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\" \n\x12RemoveNodeResponse\x12\n\n\x02id\x18\x01 \x01(\t\"\xe6\x02\n\x14\x43reateNetworkRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64river\x18\x02 \x01(\t\x12\x43\n\x07options\x18\x03 \x03(\x0b\x32\x32.swarmnet.api.v1.CreateNetworkRequest.OptionsEntry\x12\x0f\n\x07subnets\x18\x04 \x03(\t\x12\x41\n\x06labels\x18\x05 \x03(\x0b\x32\x31.swarmnet.api.v1.CreateNetworkRequest.LabelsEntry\x12\x10\n\x08internal\x18\x06 \x01(\x08\x12\x12\n\nattachable\x18\x07 \x01(\x08\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"#\n\x15\x43reateNetworkResponse\x12\n\n\x02id\x18\x01 \x01(\t\"B\n\x14ListNetworksResponse\x12*\n\x08networks\x18\x01 \x03(\x0b\x32\x18.swarmnet.api.v1.Network\"C\n\x14\x41ttachNetworkRequest\x12\x0b\n\x03ref\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x03 \x03(\t\"\xbb\x01\n\x13\x43reateConfigRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01\x12@\n\x06labels\x18\x03 \x03(\x0b\x32\x30.swarmnet.api.v1.CreateConfigRequest.LabelsEntry\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\"\n\x14\x43reateConfigResponse\x12\n\n\x02id\x18\x01 \x01(\t\"\xb8\x01\n\x13UpdateConfigRequest\x12\x0b\n\x03ref\x18\x01 \x01(\t\x12@\n\x06labels\x18\x02 \x03(\x0b\x32\x30.swarmnet.api.v1.UpdateConfigRequest.LabelsEntry\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"3\n\x14UpdateConfigResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\"?\n\x13ListConfigsResponse\x12(\n\x07\x63onfigs\x18\x01 \x03(\x0b\x32\x17.swarmnet.api.v1.Config\"V\n\x14\x43reateServiceRequest\x12*\n\x04spec\x18\x01 \x01(\x0b\x32\x1c.swarmnet.api.v1.ServiceSpec\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"5\n\x15\x43reateServiceResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08warnings\x18\x02 \x03(\t\"Z\n\x0bServiceView\x12)\n\x07service\x18\x01 \x01(\x0b\x32\x18.swarmnet.api.v1.Service\x12\x0f\n\x07\x64\x65sired\x18\x02 \x01(\x04\x12\x0f\n\x07running\x18\x03 \x01(\x04\"F\n\x14ListServicesResponse\x12.\n\x08services\x18\x01 \x03(\x0b\x32\x1c.swarmnet.api.v1.ServiceView\"4\n\x13ScaleServiceRequest\x12\x0b\n\x03ref\x18\x01 \x01(\t\x12\x10\n\x08replicas\x18\x02 \x01(\x04\"3\n\x10ListTasksRequest\x12\x10\n\x08services\x18\x01 \x03(\t\x12\r\n\x05nodes\x18\x02 \x03(\t\"9\n\x11ListTasksResponse\x12$\n\x05tasks\x18\x01 \x03(\x0b\x32\x15.swarmnet.api.v1.Task\"\x11\n\x0fListKeysRequest\"h\n\x07KeyView\x12(\n\x05scope\x18\x01 \x01(\x0b\x32\x19.swarmnet.api.v1.KeyScope\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08\x65ntitled\x18\x03 \x03(\t\x12\x13\n\x0bwaiting_for\x18\x04 \x03(\t\":\n\x10ListKeysResponse\x12&\n\x04keys\x18\x01 \x03(\x0b\x32\x18.swarmnet.api.v1.KeyView\" \n\x11RotateKeysRequest\x12\x0b\n\x03ref\x18\x01 \x01(\t\"$\n\x12RotateKeysResponse\x12\x0e\n\x06scopes\x18\x01 \x03(\t\":\n\x0cWatchRequest\x12*\n\x05kinds\x18\x01 \x03(\x0e\x32\x1b.swarmnet.api.v1.ObjectKind\"\xeb\x03\n\nWatchEvent\x12\x32\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\".swarmnet.api.v1.WatchEvent.Action\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07\x63luster\x18\x03 \x01(\x0b\x32\x18.swarmnet.api.v1.ClusterH\x00\x12%\n\x04node\x18\x04 \x01(\x0b\x32\x15.swarmnet.api.v1.NodeH\x00\x12+\n\x07network\x18\x05 \x01(\x0b\x32\x18.swarmnet.api.v1.NetworkH\x00\x12+\n\x07service\x18\x06 \x01(\x0b\x32\x18.swarmnet.api.v1.ServiceH\x00\x12%\n\x04task\x18\x07 \x01(\x0b\x32\x15.swarmnet.api.v1.TaskH\x00\x12.\n\tkey_scope\x18\x08 \x01(\x0b\x32\x19.swarmnet.api.v1.KeyScopeH\x00\x12)\n\x06\x63onfig\x18\t \x01(\x0b\x32\x17.swarmnet.api.v1.ConfigH\x00\"G\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x43REATED\x10\x01\x12\x0b\n\x07UPDATED\x10\x02\x12\x0b\n\x07REMOVED\x10\x03\x42\x08\n\x06object*\xd3\x01\n\nObjectKind\x12\x1b\n\x17OBJECT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13OBJECT_KIND_CLUSTER\x10\x01\x12\x14\n\x10OBJECT_KIND_NODE\x10\x02\x12\x17\n\x13OBJECT_KIND_NETWORK\x10\x03\x12\x17\n\x13OBJECT_KIND_SERVICE\x10\x04\x12\x14\n\x10OBJECT_KIND_TASK\x10\x05\x12\x19\n\x15OBJECT_KIND_KEY_SCOPE\x10\x06\x12\x16\n\x12OBJECT_KIND_CONFIG\x10\x07\x32\xba\x13\n\x07\x43ontrol\x12_\n\nGetCluster\x12\".swarmnet.api.v1.GetClusterRequest\x1a#.swarmnet.api.v1.GetClusterResponse\"\x08\xca\xc9\x19\x04\x08\x01\x18\x01\x12\x63\n\rUpdateCluster\x12%.swarmnet.api.v1.UpdateClusterRequest\x1a#.swarmnet.api.v1.GetClusterResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12\x66\n\rGetJoinTokens\x12%.swarmnet.api.v1.GetJoinTokensRequest\x1a&.swarmnet.api.v1.GetJoinTokensResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12j\n\x0fRotateJoinToken\x12\'.swarmnet.api.v1.RotateJoinTokenRequest\x1a&.swarmnet.api.v1.GetJoinTokensResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12Z\n\tListNodes\x12!.swarmnet.api.v1.ListNodesRequest\x1a\".swarmnet.api.v1.ListNodesResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12I\n\x07GetNode\x12\x1b.swarmnet.api.v1.GetRequest\x1a\x19.swarmnet.api.v1.NodeView\"\x06\xca\xc9\x19\x02\x18\x01\x12S\n\nUpdateNode\x12\".swarmnet.api.v1.UpdateNodeRequest\x1a\x19.swarmnet.api.v1.NodeView\"\x06\xca\xc9\x19\x02\x18\x01\x12]\n\nRemoveNode\x12\".swarmnet.api.v1.RemoveNodeRequest\x1a#.swarmnet.api.v1.RemoveNodeResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12\x66\n\rCreateNetwork\x12%.swarmnet.api.v1.CreateNetworkRequest\x1a&.swarmnet.api.v1.CreateNetworkResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12[\n\x0cListNetworks\x12\x1c.swarmnet.api.v1.ListRequest\x1a%.swarmnet.api.v1.ListNetworksResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12K\n\nGetNetwork\x12\x1b.swarmnet.api.v1.GetRequest\x1a\x18.swarmnet.api.v1.Network\"\x06\xca\xc9\x19\x02\x18\x01\x12U\n\rRemoveNetwork\x12\x1b.swarmnet.api.v1.GetRequest\x1a\x1f.swarmnet.api.v1.RemoveResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12_\n\rAttachNetwork\x12%.swarmnet.api.v1.AttachNetworkRequest\x1a\x1f.swarmnet.api.v1.RemoveResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12\x63\n\x0c\x43reateConfig\x12$.swarmnet.api.v1.CreateConfigRequest\x1a%.swarmnet.api.v1.CreateConfigResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12\x63\n\x0cUpdateConfig\x12$.swarmnet.api.v1.UpdateConfigRequest\x1a%.swarmnet.api.v1.UpdateConfigResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12Y\n\x0bListConfigs\x12\x1c.swarmnet.api.v1.ListRequest\x1a$.swarmnet.api.v1.ListConfigsResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12I\n\tGetConfig\x12\x1b.swarmnet.api.v1.GetRequest\x1a\x17.swarmnet.api.v1.Config\"\x06\xca\xc9\x19\x02\x18\x01\x12T\n\x0cRemoveConfig\x12\x1b.swarmnet.api.v1.GetRequest\x1a\x1f.swarmnet.api.v1.RemoveResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12\x66\n\rCreateService\x12%.swarmnet.api.v1.CreateServiceRequest\x1a&.swarmnet.api.v1.CreateServiceResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12[\n\x0cListServices\x12\x1c.swarmnet.api.v1.ListRequest\x1a%.swarmnet.api.v1.ListServicesResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12O\n\nGetService\x12\x1b.swarmnet.api.v1.GetRequest\x1a\x1c.swarmnet.api.v1.ServiceView\"\x06\xca\xc9\x19\x02\x18\x01\x12Z\n\x0cScaleService\x12$.swarmnet.api.v1.ScaleServiceRequest\x1a\x1c.swarmnet.api.v1.ServiceView\"\x06\xca\xc9\x19\x02\x18\x01\x12U\n\rRemoveService\x12\x1b.swarmnet.api.v1.GetRequest\x1a\x1f.swarmnet.api.v1.RemoveResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12Z\n\tListTasks\x12!.swarmnet.api.v1.ListTasksRequest\x1a\".swarmnet.api.v1.ListTasksResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12W\n\x08ListKeys\x12 .swarmnet.api.v1.ListKeysRequest\x1a!.swarmnet.api.v1.ListKeysResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12]\n\nRotateKeys\x12\".swarmnet.api.v1.RotateKeysRequest\x1a#.swarmnet.api.v1.RotateKeysResponse\"\x06\xca\xc9\x19\x02\x18\x01\x12M\n\x05Watch\x12\x1d.swarmnet.api.v1.WatchRequest\x1a\x1b.swarmnet.api.v1.WatchEvent\"\x06\xca\xc9\x19\x02\x18\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +41,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATENETWORKREQUEST_OPTIONSENTRY']._serialized_options = b'8\001'
   _globals['_CREATENETWORKREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_CREATENETWORKREQUEST_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_CREATECONFIGREQUEST_LABELSENTRY']._loaded_options = None
+  _globals['_CREATECONFIGREQUEST_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_CREATECONFIGREQUEST'].fields_by_name['data']._loaded_options = None
+  _globals['_CREATECONFIGREQUEST'].fields_by_name['data']._serialized_options = b'\200\001\001'
+  _globals['_UPDATECONFIGREQUEST_LABELSENTRY']._loaded_options = None
+  _globals['_UPDATECONFIGREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_CONTROL'].methods_by_name['GetCluster']._loaded_options = None
   _globals['_CONTROL'].methods_by_name['GetCluster']._serialized_options = b'\312\311\031\004\010\001\030\001'
   _globals['_CONTROL'].methods_by_name['UpdateCluster']._loaded_options = None
@@ -67,6 +73,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONTROL'].methods_by_name['RemoveNetwork']._serialized_options = b'\312\311\031\002\030\001'
   _globals['_CONTROL'].methods_by_name['AttachNetwork']._loaded_options = None
   _globals['_CONTROL'].methods_by_name['AttachNetwork']._serialized_options = b'\312\311\031\002\030\001'
+  _globals['_CONTROL'].methods_by_name['CreateConfig']._loaded_options = None
+  _globals['_CONTROL'].methods_by_name['CreateConfig']._serialized_options = b'\312\311\031\002\030\001'
+  _globals['_CONTROL'].methods_by_name['UpdateConfig']._loaded_options = None
+  _globals['_CONTROL'].methods_by_name['UpdateConfig']._serialized_options = b'\312\311\031\002\030\001'
+  _globals['_CONTROL'].methods_by_name['ListConfigs']._loaded_options = None
+  _globals['_CONTROL'].methods_by_name['ListConfigs']._serialized_options = b'\312\311\031\002\030\001'
+  _globals['_CONTROL'].methods_by_name['GetConfig']._loaded_options = None
+  _globals['_CONTROL'].methods_by_name['GetConfig']._serialized_options = b'\312\311\031\002\030\001'
+  _globals['_CONTROL'].methods_by_name['RemoveConfig']._loaded_options = None
+  _globals['_CONTROL'].methods_by_name['RemoveConfig']._serialized_options = b'\312\311\031\002\030\001'
   _globals['_CONTROL'].methods_by_name['CreateService']._loaded_options = None
   _globals['_CONTROL'].methods_by_name['CreateService']._serialized_options = b'\312\311\031\002\030\001'
   _globals['_CONTROL'].methods_by_name['ListServices']._loaded_options = None
@@ -85,8 +101,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONTROL'].methods_by_name['RotateKeys']._serialized_options = b'\312\311\031\002\030\001'
   _globals['_CONTROL'].methods_by_name['Watch']._loaded_options = None
   _globals['_CONTROL'].methods_by_name['Watch']._serialized_options = b'\312\311\031\002\030\001'
-  _globals['_OBJECTKIND']._serialized_start=2954
-  _globals['_OBJECTKIND']._serialized_end=3141
+  _globals['_OBJECTKIND']._serialized_start=3528
+  _globals['_OBJECTKIND']._serialized_end=3739
   _globals['_GETREQUEST']._serialized_start=175
   _globals['_GETREQUEST']._serialized_end=215
   _globals['_LISTREQUEST']._serialized_start=217
@@ -131,36 +147,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTNETWORKSRESPONSE']._serialized_end=1641
   _globals['_ATTACHNETWORKREQUEST']._serialized_start=1643
   _globals['_ATTACHNETWORKREQUEST']._serialized_end=1710
-  _globals['_CREATESERVICEREQUEST']._serialized_start=1712
-  _globals['_CREATESERVICEREQUEST']._serialized_end=1798
-  _globals['_CREATESERVICERESPONSE']._serialized_start=1800
-  _globals['_CREATESERVICERESPONSE']._serialized_end=1853
-  _globals['_SERVICEVIEW']._serialized_start=1855
-  _globals['_SERVICEVIEW']._serialized_end=1945
-  _globals['_LISTSERVICESRESPONSE']._serialized_start=1947
-  _globals['_LISTSERVICESRESPONSE']._serialized_end=2017
-  _globals['_SCALESERVICEREQUEST']._serialized_start=2019
-  _globals['_SCALESERVICEREQUEST']._serialized_end=2071
-  _globals['_LISTTASKSREQUEST']._serialized_start=2073
-  _globals['_LISTTASKSREQUEST']._serialized_end=2124
-  _globals['_LISTTASKSRESPONSE']._serialized_start=2126
-  _globals['_LISTTASKSRESPONSE']._serialized_end=2183
-  _globals['_LISTKEYSREQUEST']._serialized_start=2185
-  _globals['_LISTKEYSREQUEST']._serialized_end=2202
-  _globals['_KEYVIEW']._serialized_start=2204
-  _globals['_KEYVIEW']._serialized_end=2308
-  _globals['_LISTKEYSRESPONSE']._serialized_start=2310
-  _globals['_LISTKEYSRESPONSE']._serialized_end=2368
-  _globals['_ROTATEKEYSREQUEST']._serialized_start=2370
-  _globals['_ROTATEKEYSREQUEST']._serialized_end=2402
-  _globals['_ROTATEKEYSRESPONSE']._serialized_start=2404
-  _globals['_ROTATEKEYSRESPONSE']._serialized_end=2440
-  _globals['_WATCHREQUEST']._serialized_start=2442
-  _globals['_WATCHREQUEST']._serialized_end=2500
-  _globals['_WATCHEVENT']._serialized_start=2503
-  _globals['_WATCHEVENT']._serialized_end=2951
-  _globals['_WATCHEVENT_ACTION']._serialized_start=2870
-  _globals['_WATCHEVENT_ACTION']._serialized_end=2941
-  _globals['_CONTROL']._serialized_start=3144
-  _globals['_CONTROL']._serialized_end=5180
+  _globals['_CREATECONFIGREQUEST']._serialized_start=1713
+  _globals['_CREATECONFIGREQUEST']._serialized_end=1900
+  _globals['_CREATECONFIGREQUEST_LABELSENTRY']._serialized_start=1030
+  _globals['_CREATECONFIGREQUEST_LABELSENTRY']._serialized_end=1075
+  _globals['_CREATECONFIGRESPONSE']._serialized_start=1902
+  _globals['_CREATECONFIGRESPONSE']._serialized_end=1936
+  _globals['_UPDATECONFIGREQUEST']._serialized_start=1939
+  _globals['_UPDATECONFIGREQUEST']._serialized_end=2123
+  _globals['_UPDATECONFIGREQUEST_LABELSENTRY']._serialized_start=1030
+  _globals['_UPDATECONFIGREQUEST_LABELSENTRY']._serialized_end=1075
+  _globals['_UPDATECONFIGRESPONSE']._serialized_start=2125
+  _globals['_UPDATECONFIGRESPONSE']._serialized_end=2176
+  _globals['_LISTCONFIGSRESPONSE']._serialized_start=2178
+  _globals['_LISTCONFIGSRESPONSE']._serialized_end=2241
+  _globals['_CREATESERVICEREQUEST']._serialized_start=2243
+  _globals['_CREATESERVICEREQUEST']._serialized_end=2329
+  _globals['_CREATESERVICERESPONSE']._serialized_start=2331
+  _globals['_CREATESERVICERESPONSE']._serialized_end=2384
+  _globals['_SERVICEVIEW']._serialized_start=2386
+  _globals['_SERVICEVIEW']._serialized_end=2476
+  _globals['_LISTSERVICESRESPONSE']._serialized_start=2478
+  _globals['_LISTSERVICESRESPONSE']._serialized_end=2548
+  _globals['_SCALESERVICEREQUEST']._serialized_start=2550
+  _globals['_SCALESERVICEREQUEST']._serialized_end=2602
+  _globals['_LISTTASKSREQUEST']._serialized_start=2604
+  _globals['_LISTTASKSREQUEST']._serialized_end=2655
+  _globals['_LISTTASKSRESPONSE']._serialized_start=2657
+  _globals['_LISTTASKSRESPONSE']._serialized_end=2714
+  _globals['_LISTKEYSREQUEST']._serialized_start=2716
+  _globals['_LISTKEYSREQUEST']._serialized_end=2733
+  _globals['_KEYVIEW']._serialized_start=2735
+  _globals['_KEYVIEW']._serialized_end=2839
+  _globals['_LISTKEYSRESPONSE']._serialized_start=2841
+  _globals['_LISTKEYSRESPONSE']._serialized_end=2899
+  _globals['_ROTATEKEYSREQUEST']._serialized_start=2901
+  _globals['_ROTATEKEYSREQUEST']._serialized_end=2933
+  _globals['_ROTATEKEYSRESPONSE']._serialized_start=2935
+  _globals['_ROTATEKEYSRESPONSE']._serialized_end=2971
+  _globals['_WATCHREQUEST']._serialized_start=2973
+  _globals['_WATCHREQUEST']._serialized_end=3031
+  _globals['_WATCHEVENT']._serialized_start=3034
+  _globals['_WATCHEVENT']._serialized_end=3525
+  _globals['_WATCHEVENT_ACTION']._serialized_start=3444
+  _globals['_WATCHEVENT_ACTION']._serialized_end=3515
+  _globals['_CONTROL']._serialized_start=3742
+  _globals['_CONTROL']._serialized_end=6232
 # @@protoc_insertion_point(module_scope)

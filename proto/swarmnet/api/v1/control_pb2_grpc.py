@@ -105,6 +105,31 @@ class ControlStub:
                 request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.AttachNetworkRequest.SerializeToString,
                 response_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.RemoveResponse.FromString,
                 _registered_method=True)
+        self.CreateConfig = channel.unary_unary(
+                '/swarmnet.api.v1.Control/CreateConfig',
+                request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.CreateConfigRequest.SerializeToString,
+                response_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.CreateConfigResponse.FromString,
+                _registered_method=True)
+        self.UpdateConfig = channel.unary_unary(
+                '/swarmnet.api.v1.Control/UpdateConfig',
+                request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.UpdateConfigRequest.SerializeToString,
+                response_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.UpdateConfigResponse.FromString,
+                _registered_method=True)
+        self.ListConfigs = channel.unary_unary(
+                '/swarmnet.api.v1.Control/ListConfigs',
+                request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.ListRequest.SerializeToString,
+                response_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.ListConfigsResponse.FromString,
+                _registered_method=True)
+        self.GetConfig = channel.unary_unary(
+                '/swarmnet.api.v1.Control/GetConfig',
+                request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.GetRequest.SerializeToString,
+                response_deserializer=swarmnet_dot_api_dot_v1_dot_types__pb2.Config.FromString,
+                _registered_method=True)
+        self.RemoveConfig = channel.unary_unary(
+                '/swarmnet.api.v1.Control/RemoveConfig',
+                request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.GetRequest.SerializeToString,
+                response_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.RemoveResponse.FromString,
+                _registered_method=True)
         self.CreateService = channel.unary_unary(
                 '/swarmnet.api.v1.Control/CreateService',
                 request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.CreateServiceRequest.SerializeToString,
@@ -246,6 +271,40 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateConfig(self, request, context):
+        """ALREADY_EXISTS for a name in use; INVALID_ARGUMENT for no data or more than 512,000 bytes of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateConfig(self, request, context):
+        """Replaces the labels as a whole. ABORTED, reason CONFLICT, when the config is not at the version asked for:
+        nothing has changed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListConfigs(self, request, context):
+        """Without their data, so that they fit one answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetConfig(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveConfig(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateService(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -369,6 +428,31 @@ def add_ControlServicer_to_server(servicer, server):
             'AttachNetwork': grpc.unary_unary_rpc_method_handler(
                     servicer.AttachNetwork,
                     request_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.AttachNetworkRequest.FromString,
+                    response_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.RemoveResponse.SerializeToString,
+            ),
+            'CreateConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateConfig,
+                    request_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.CreateConfigRequest.FromString,
+                    response_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.CreateConfigResponse.SerializeToString,
+            ),
+            'UpdateConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateConfig,
+                    request_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.UpdateConfigRequest.FromString,
+                    response_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.UpdateConfigResponse.SerializeToString,
+            ),
+            'ListConfigs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListConfigs,
+                    request_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.ListRequest.FromString,
+                    response_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.ListConfigsResponse.SerializeToString,
+            ),
+            'GetConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConfig,
+                    request_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.GetRequest.FromString,
+                    response_serializer=swarmnet_dot_api_dot_v1_dot_types__pb2.Config.SerializeToString,
+            ),
+            'RemoveConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveConfig,
+                    request_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.GetRequest.FromString,
                     response_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.RemoveResponse.SerializeToString,
             ),
             'CreateService': grpc.unary_unary_rpc_method_handler(
@@ -772,6 +856,141 @@ class Control:
             target,
             '/swarmnet.api.v1.Control/AttachNetwork',
             swarmnet_dot_api_dot_v1_dot_control__pb2.AttachNetworkRequest.SerializeToString,
+            swarmnet_dot_api_dot_v1_dot_control__pb2.RemoveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarmnet.api.v1.Control/CreateConfig',
+            swarmnet_dot_api_dot_v1_dot_control__pb2.CreateConfigRequest.SerializeToString,
+            swarmnet_dot_api_dot_v1_dot_control__pb2.CreateConfigResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarmnet.api.v1.Control/UpdateConfig',
+            swarmnet_dot_api_dot_v1_dot_control__pb2.UpdateConfigRequest.SerializeToString,
+            swarmnet_dot_api_dot_v1_dot_control__pb2.UpdateConfigResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListConfigs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarmnet.api.v1.Control/ListConfigs',
+            swarmnet_dot_api_dot_v1_dot_control__pb2.ListRequest.SerializeToString,
+            swarmnet_dot_api_dot_v1_dot_control__pb2.ListConfigsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarmnet.api.v1.Control/GetConfig',
+            swarmnet_dot_api_dot_v1_dot_control__pb2.GetRequest.SerializeToString,
+            swarmnet_dot_api_dot_v1_dot_types__pb2.Config.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarmnet.api.v1.Control/RemoveConfig',
+            swarmnet_dot_api_dot_v1_dot_control__pb2.GetRequest.SerializeToString,
             swarmnet_dot_api_dot_v1_dot_control__pb2.RemoveResponse.FromString,
             options,
             channel_credentials,

@@ -61,6 +61,16 @@ class ControlStub:
     """FAILED_PRECONDITION, reason IN_USE, while a service refers to it."""
     AttachNetwork: _grpc.UnaryUnaryMultiCallable[_control_pb2.AttachNetworkRequest, _control_pb2.RemoveResponse]
     """What `swarmnet run --network` asks. Always refused for a swarm network, with what to do instead."""
+    CreateConfig: _grpc.UnaryUnaryMultiCallable[_control_pb2.CreateConfigRequest, _control_pb2.CreateConfigResponse]
+    """ALREADY_EXISTS for a name in use; INVALID_ARGUMENT for no data or more than 512,000 bytes of it."""
+    UpdateConfig: _grpc.UnaryUnaryMultiCallable[_control_pb2.UpdateConfigRequest, _control_pb2.UpdateConfigResponse]
+    """Replaces the labels as a whole. ABORTED, reason CONFLICT, when the config is not at the version asked for:
+    nothing has changed.
+    """
+    ListConfigs: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListRequest, _control_pb2.ListConfigsResponse]
+    """Without their data, so that they fit one answer."""
+    GetConfig: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetRequest, _types_pb2.Config]
+    RemoveConfig: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetRequest, _control_pb2.RemoveResponse]
     CreateService: _grpc.UnaryUnaryMultiCallable[_control_pb2.CreateServiceRequest, _control_pb2.CreateServiceResponse]
     ListServices: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListRequest, _control_pb2.ListServicesResponse]
     GetService: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetRequest, _control_pb2.ServiceView]
@@ -107,6 +117,16 @@ class ControlAsyncStub(ControlStub):
     """FAILED_PRECONDITION, reason IN_USE, while a service refers to it."""
     AttachNetwork: _aio.UnaryUnaryMultiCallable[_control_pb2.AttachNetworkRequest, _control_pb2.RemoveResponse]  # type: ignore[assignment]
     """What `swarmnet run --network` asks. Always refused for a swarm network, with what to do instead."""
+    CreateConfig: _aio.UnaryUnaryMultiCallable[_control_pb2.CreateConfigRequest, _control_pb2.CreateConfigResponse]  # type: ignore[assignment]
+    """ALREADY_EXISTS for a name in use; INVALID_ARGUMENT for no data or more than 512,000 bytes of it."""
+    UpdateConfig: _aio.UnaryUnaryMultiCallable[_control_pb2.UpdateConfigRequest, _control_pb2.UpdateConfigResponse]  # type: ignore[assignment]
+    """Replaces the labels as a whole. ABORTED, reason CONFLICT, when the config is not at the version asked for:
+    nothing has changed.
+    """
+    ListConfigs: _aio.UnaryUnaryMultiCallable[_control_pb2.ListRequest, _control_pb2.ListConfigsResponse]  # type: ignore[assignment]
+    """Without their data, so that they fit one answer."""
+    GetConfig: _aio.UnaryUnaryMultiCallable[_control_pb2.GetRequest, _types_pb2.Config]  # type: ignore[assignment]
+    RemoveConfig: _aio.UnaryUnaryMultiCallable[_control_pb2.GetRequest, _control_pb2.RemoveResponse]  # type: ignore[assignment]
     CreateService: _aio.UnaryUnaryMultiCallable[_control_pb2.CreateServiceRequest, _control_pb2.CreateServiceResponse]  # type: ignore[assignment]
     ListServices: _aio.UnaryUnaryMultiCallable[_control_pb2.ListRequest, _control_pb2.ListServicesResponse]  # type: ignore[assignment]
     GetService: _aio.UnaryUnaryMultiCallable[_control_pb2.GetRequest, _control_pb2.ServiceView]  # type: ignore[assignment]
@@ -228,6 +248,46 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.RemoveResponse, _abc.Awaitable[_control_pb2.RemoveResponse]]:
         """What `swarmnet run --network` asks. Always refused for a swarm network, with what to do instead."""
+
+    @_abc_1.abstractmethod
+    def CreateConfig(
+        self,
+        request: _control_pb2.CreateConfigRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.CreateConfigResponse, _abc.Awaitable[_control_pb2.CreateConfigResponse]]:
+        """ALREADY_EXISTS for a name in use; INVALID_ARGUMENT for no data or more than 512,000 bytes of it."""
+
+    @_abc_1.abstractmethod
+    def UpdateConfig(
+        self,
+        request: _control_pb2.UpdateConfigRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.UpdateConfigResponse, _abc.Awaitable[_control_pb2.UpdateConfigResponse]]:
+        """Replaces the labels as a whole. ABORTED, reason CONFLICT, when the config is not at the version asked for:
+        nothing has changed.
+        """
+
+    @_abc_1.abstractmethod
+    def ListConfigs(
+        self,
+        request: _control_pb2.ListRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.ListConfigsResponse, _abc.Awaitable[_control_pb2.ListConfigsResponse]]:
+        """Without their data, so that they fit one answer."""
+
+    @_abc_1.abstractmethod
+    def GetConfig(
+        self,
+        request: _control_pb2.GetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_types_pb2.Config, _abc.Awaitable[_types_pb2.Config]]: ...
+
+    @_abc_1.abstractmethod
+    def RemoveConfig(
+        self,
+        request: _control_pb2.GetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.RemoveResponse, _abc.Awaitable[_control_pb2.RemoveResponse]]: ...
 
     @_abc_1.abstractmethod
     def CreateService(

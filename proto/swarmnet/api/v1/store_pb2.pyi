@@ -97,6 +97,7 @@ class Change(_message.Message):
     KEY_SCOPE_FIELD_NUMBER: _builtins.int
     CLUSTER_SECRETS_FIELD_NUMBER: _builtins.int
     SCOPE_SECRETS_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
     REMOVE_FIELD_NUMBER: _builtins.int
     remove: _builtins.bool
     """only the id counts"""
@@ -116,6 +117,8 @@ class Change(_message.Message):
     def cluster_secrets(self) -> Global___ClusterSecrets: ...
     @_builtins.property
     def scope_secrets(self) -> Global___ScopeSecrets: ...
+    @_builtins.property
+    def config(self) -> _types_pb2.Config: ...
     def __init__(
         self,
         *,
@@ -127,13 +130,14 @@ class Change(_message.Message):
         key_scope: _types_pb2.KeyScope | None = ...,
         cluster_secrets: Global___ClusterSecrets | None = ...,
         scope_secrets: Global___ScopeSecrets | None = ...,
+        config: _types_pb2.Config | None = ...,
         remove: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "cluster_secrets", b"cluster_secrets", "key_scope", b"key_scope", "network", b"network", "node", b"node", "object", b"object", "scope_secrets", b"scope_secrets", "service", b"service", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "cluster_secrets", b"cluster_secrets", "config", b"config", "key_scope", b"key_scope", "network", b"network", "node", b"node", "object", b"object", "scope_secrets", b"scope_secrets", "service", b"service", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "cluster_secrets", b"cluster_secrets", "key_scope", b"key_scope", "network", b"network", "node", b"node", "object", b"object", "remove", b"remove", "scope_secrets", b"scope_secrets", "service", b"service", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "cluster_secrets", b"cluster_secrets", "config", b"config", "key_scope", b"key_scope", "network", b"network", "node", b"node", "object", b"object", "remove", b"remove", "scope_secrets", b"scope_secrets", "service", b"service", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_object: _TypeAlias = _typing.Literal["cluster", "node", "network", "service", "task", "key_scope", "cluster_secrets", "scope_secrets"]  # noqa: Y015
+    _WhichOneofReturnType_object: _TypeAlias = _typing.Literal["cluster", "node", "network", "service", "task", "key_scope", "cluster_secrets", "scope_secrets", "config"]  # noqa: Y015
     _WhichOneofArgType_object: _TypeAlias = _typing.Literal["object", b"object"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_object) -> _WhichOneofReturnType_object | None: ...
 
