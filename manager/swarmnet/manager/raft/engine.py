@@ -10,6 +10,7 @@ before its own disk has them. Without other members there is no reply to wait fo
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import threading
 import time
@@ -36,6 +37,7 @@ log = structlog.get_logger()
 
 _TICK_S: Final = 0.05
 _PROBE_AGAIN_S: Final = 0.05
+_TELL_COMMIT_S: Final = 0.005
 _LOG_BYTES: Final = 32 * 1024 * 1024
 """The log is cut at this size, whatever the number of its entries."""
 
@@ -73,6 +75,7 @@ class Engine:
         self._outbox: list[tuple[str, raft.RaftMessage, bool]] = []
         self._results: list[Callable[[], None]] = []
         self._sent = (0, 0)
+        self._tell_commit_at = math.inf
         self._elected_term: int | None = None
         self._viewed: tuple[str | None, Mapping[str, Member]] = (None, {})
         self._election = Election(
@@ -210,9 +213,8 @@ class Engine:
             self._to_loop(partial(self._outlet.failed_with, error))
 
     def _pause_s(self) -> float:
-        if self._raft.leads:
-            return _TICK_S
-        return min(_TICK_S, max(0.0, self._election.stand_at - time.monotonic()))
+        due_at = self._tell_commit_at if self._raft.leads else self._election.stand_at
+        return min(_TICK_S, max(0.0, due_at - time.monotonic()))
 
     def _step(self) -> None:
         for _ in range(len(self._posted)):
@@ -220,7 +222,7 @@ class Engine:
         self._stand_for_election()
         self._tick()
         self._handed_over = False
-        if self._raft.leads and (self._journal.last.index, self._raft.commit_index) != self._sent:
+        if self._raft.leads and self._has_news():
             self._raft.append_soon()
             self._tick()
             self._sent = (self._journal.last.index, self._raft.commit_index)
@@ -232,6 +234,20 @@ class Engine:
         self._transmit()
         self._report()
         self._journal.sync()
+
+    def _has_news(self) -> bool:
+        """Whether followers are to hear of something now: a new entry, or for a while what is committed.
+
+        Under load the next entry tells them that, at no cost.
+        """
+        last, committed = self._sent
+        if self._journal.last.index != last:
+            return True
+        if self._raft.commit_index == committed:
+            self._tell_commit_at = math.inf
+        elif self._tell_commit_at == math.inf:
+            self._tell_commit_at = time.monotonic() + _TELL_COMMIT_S
+        return time.monotonic() >= self._tell_commit_at
 
     def _tick(self) -> None:
         if not self._raft.peers:
