@@ -15,6 +15,7 @@ from swarmnet.api.v1 import raft_pb2 as raft
 from swarmnet.core.errors import FailedPrecondition, Internal
 from swarmnet.core.secret import SecretBytes
 from swarmnet.manager.raft import storage
+from swarmnet.manager.raft.disk import REAL_DISK
 from swarmnet.manager.raft.entries import (
     COMMAND,
     FIRST_ENTRY,
@@ -44,7 +45,7 @@ def change(index: int, member: Member, *, remove: bool = False, term: int = 1) -
 
 def filled(path: Path, count: int, text: bytes = b"") -> Journal:
     """Entries 2 to count + 1, each synced by itself."""
-    journal = Journal.create(path, KEY, [ME])
+    journal = Journal.create(REAL_DISK, path, KEY, [ME])
     for index in range(2, count + 2):
         journal.append(command(index, text))
         journal.sync()
@@ -63,14 +64,14 @@ def test_what_was_synced_is_there_after_a_restart(tmp_path: Path) -> None:
     journal.truncate(4)
     journal.sync()
     journal.append(command(4, b"never synced", 7))
-    found = Journal.open(tmp_path / "journal", KEY)
+    found = Journal.open(REAL_DISK, tmp_path / "journal", KEY)
     assert (found.entries, found.term, found.vote) == ([FIRST_ENTRY, command(2), command(3)], 7, "other")
     assert found.members() == {"me": ME}
 
 
 def test_a_crash_at_any_byte_loses_only_what_was_not_synced(tmp_path: Path) -> None:
     path, torn = tmp_path / "journal", tmp_path / "torn"
-    journal = Journal.create(path, KEY, [ME])
+    journal = Journal.create(REAL_DISK, path, KEY, [ME])
     ends = [path.stat().st_size]
     for index in range(2, 6):
         journal.append(command(index, os.urandom(20)))
@@ -80,11 +81,11 @@ def test_a_crash_at_any_byte_loses_only_what_was_not_synced(tmp_path: Path) -> N
     for size in range(ends[0], len(whole) + 1):
         torn.write_bytes(whole[:size])
         synced = sum(size >= end for end in ends)
-        found = Journal.open(torn, KEY)
+        found = Journal.open(REAL_DISK, torn, KEY)
         assert found.entries == journal.entries[:synced]
         found.append(command(synced + 1, b"after"))
         found.sync()
-        assert Journal.open(torn, KEY).entries == found.entries
+        assert Journal.open(REAL_DISK, torn, KEY).entries == found.entries
 
 
 def test_damage_before_the_end_is_refused_with_the_place(tmp_path: Path) -> None:
@@ -96,7 +97,7 @@ def test_damage_before_the_end_is_refused_with_the_place(tmp_path: Path) -> None
     with pytest.raises(
         Internal, match=r"journal is damaged at byte \d+: good data follows at byte \d+"
     ) as refused:
-        Journal.open(path, KEY)
+        Journal.open(REAL_DISK, path, KEY)
     assert "join again" in refused.value.hint
 
 
@@ -106,7 +107,7 @@ def test_frames_cannot_be_swapped_or_taken_from_another_journal(tmp_path: Path) 
     mine, foreign = ((tmp_path / name).read_bytes() for name in ("mine", "foreign"))
     (tmp_path / "mine").write_bytes(mine[:32] + foreign[32:])
     with pytest.raises(Internal, match="sealed with another key, or changed"):
-        Journal.open(tmp_path / "mine", KEY)
+        Journal.open(REAL_DISK, tmp_path / "mine", KEY)
 
 
 def test_nothing_is_in_clear_on_disk(tmp_path: Path) -> None:
@@ -126,23 +127,23 @@ def test_nothing_is_in_clear_on_disk(tmp_path: Path) -> None:
 
 
 def test_another_key_opens_nothing(tmp_path: Path) -> None:
-    create_data_key(tmp_path / "data.key", KEK)
+    create_data_key(REAL_DISK, tmp_path / "data.key", KEK)
     with pytest.raises(FailedPrecondition, match="does not open"):
-        load_data_key(tmp_path / "data.key", SecretBytes(b"w" * 32))
+        load_data_key(REAL_DISK, tmp_path / "data.key", SecretBytes(b"w" * 32))
     filled(tmp_path / "journal", 1)
     with pytest.raises(Internal, match="sealed with another key"):
-        Journal.open(tmp_path / "journal", DataKey(SecretBytes(b"w" * 32)))
+        Journal.open(REAL_DISK, tmp_path / "journal", DataKey(SecretBytes(b"w" * 32)))
 
 
 def test_cutting_the_front_off_keeps_the_members_of_then(tmp_path: Path) -> None:
-    journal = Journal.create(tmp_path / "journal", KEY, [ME])
+    journal = Journal.create(REAL_DISK, tmp_path / "journal", KEY, [ME])
     for entry in (change(2, OTHER), command(3), change(4, OTHER, remove=True), command(5)):
         journal.append(entry)
     assert set(journal.members()) == {"me"}
     assert set(journal.members(3)) == {"me", "other"}
     journal.trim(3)
     journal.sync()
-    found = Journal.open(tmp_path / "journal", KEY)
+    found = Journal.open(REAL_DISK, tmp_path / "journal", KEY)
     assert [entry.index for entry in found.entries] == [3, 4, 5]
     assert set(found.base) == {"me", "other"}
     assert set(found.members()) == {"me"}
@@ -214,7 +215,7 @@ ACTIONS = st.lists(
 def test_whatever_is_done_the_last_sync_is_what_a_restart_finds(actions: list[tuple[str, object]]) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "journal"
-        journal = Journal.create(path, KEY, [ME])
+        journal = Journal.create(REAL_DISK, path, KEY, [ME])
         synced = list(journal.entries)
         for verb, value in actions:
             if verb == "append":
@@ -229,6 +230,6 @@ def test_whatever_is_done_the_last_sync_is_what_a_restart_finds(actions: list[tu
             else:
                 journal.sync()
                 synced = list(journal.entries)
-        found = Journal.open(path, KEY)
+        found = Journal.open(REAL_DISK, path, KEY)
         assert found.entries == synced
         assert found.size_bytes == sum(len(entry.command) for entry in synced)

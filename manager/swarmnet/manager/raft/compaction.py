@@ -7,7 +7,6 @@ the state machine once it has applied just that much, and a thread of its own en
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -31,6 +30,11 @@ Freeze = Callable[[Callable[[Encode], None]], None]
 _RETRY_S: Final = 10.0
 
 
+def in_a_thread(work: Callable[[], None]) -> None:
+    """Have it done beside everything else."""
+    threading.Thread(target=work, name="raft-snapshot", daemon=True).start()
+
+
 class Compaction:
     """The engine's snapshots. Called on its thread, but for what `take` starts."""
 
@@ -44,6 +48,8 @@ class Compaction:
         installed: Callable[[raft.RaftSnapshot], None],
         applied_index: Callable[[], int],
         wake: Callable[[], None],
+        clock: Callable[[], float],
+        run_aside: Callable[[Callable[[], None]], None],
     ) -> None:
         self._file = file
         self._journal = journal
@@ -52,6 +58,8 @@ class Compaction:
         self._installed = installed
         self._applied_index = applied_index
         self._wake = wake
+        self._clock = clock
+        self._run_aside = run_aside
         self._outgoing: dict[str, Outgoing] = {}
         self._incoming = Incoming()
         self._writing = threading.Lock()
@@ -65,14 +73,14 @@ class Compaction:
 
     def status(self) -> tuple[SnapshotStatus, int | None]:
         if self._taking is None:
-            waiting = time.monotonic() < self._retry_at
+            waiting = self._clock() < self._retry_at
             return (SnapshotStatus.WRITING if waiting else SnapshotStatus.IDLE), None
         if self._result is None:
             return SnapshotStatus.WRITING, None
         taken, self._taking = self._taking, None
         result, self._result = self._result, None
         if result is SnapshotStatus.FAILED:
-            self._retry_at = time.monotonic() + _RETRY_S
+            self._retry_at = self._clock() + _RETRY_S
         return result, taken
 
     def take(self, previous: Entry, last: Entry) -> None:
@@ -121,8 +129,7 @@ class Compaction:
         self._outgoing.pop(node_id, None)
 
     def _write_aside(self, snapshot: raft.RaftSnapshot, encode: Encode) -> None:
-        work = partial(self._write, snapshot, encode)
-        threading.Thread(target=work, name="raft-snapshot", daemon=True).start()
+        self._run_aside(partial(self._write, snapshot, encode))
 
     def _write(self, snapshot: raft.RaftSnapshot, encode: Encode) -> None:
         try:

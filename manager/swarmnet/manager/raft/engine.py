@@ -24,8 +24,8 @@ import structlog
 from swarmnet.api.v1 import raft_pb2 as raft
 from swarmnet.core.errors import FailedPrecondition, NotLeader, SwarmnetError
 from swarmnet.manager.raft import codec
-from swarmnet.manager.raft.compaction import Compaction, Encode
-from swarmnet.manager.raft.election import Election, LogEnd
+from swarmnet.manager.raft.compaction import Compaction, Encode, in_a_thread
+from swarmnet.manager.raft.election import Election, LogEnd, Uniform
 from swarmnet.manager.raft.entries import Change, Entry, change_of
 from swarmnet.manager.raft.guard import Guard, Message, acknowledgement, is_promise
 from swarmnet.manager.raft.library import Consensus, Tuning
@@ -62,10 +62,21 @@ class Outlet(Protocol):
 class Engine:
     """Made and started on the event loop. `post` is for any thread, the rest for what is posted."""
 
-    def __init__(self, me: Member, storage: Storage, outlet: Outlet, tuning: Tuning) -> None:
+    def __init__(
+        self,
+        me: Member,
+        storage: Storage,
+        outlet: Outlet,
+        tuning: Tuning,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        uniform: Uniform = random.uniform,
+        run_aside: Callable[[Callable[[], None]], None] = in_a_thread,
+    ) -> None:
         self._me = me
         self._outlet = outlet
         self._loop = asyncio.get_running_loop()
+        self._clock = clock
         self._journal = storage.journal
         self._posted: deque[Callable[[], None]] = deque()
         self._wake = threading.Event()
@@ -78,9 +89,7 @@ class Engine:
         self._tell_commit_at = math.inf
         self._elected_term: int | None = None
         self._viewed: tuple[str | None, Mapping[str, Member]] = (None, {})
-        self._election = Election(
-            tuning.election_min_s, tuning.election_max_s, random.uniform, time.monotonic()
-        )
+        self._election = Election(tuning.election_min_s, tuning.election_max_s, uniform, self._clock())
         self._handed_over = False
         self._reads = Reads()
         self._probe_again_at = 0.0
@@ -92,6 +101,8 @@ class Engine:
             installed=self._installed,
             applied_index=lambda: self._raft.applied_index,
             wake=self._wake.set,
+            clock=clock,
+            run_aside=run_aside,
         )
         peers = [each for node_id, each in self._journal.members().items() if node_id != me.node_id]
         self._raft = Consensus(
@@ -141,7 +152,7 @@ class Engine:
     def connected(self, node_id: str) -> None:
         self._raft.connected(node_id)
         if node_id == self._raft.leader_id:
-            self._election.rest(time.monotonic())
+            self._election.rest(self._clock())
 
     def disconnected(self, node_id: str, *, refused: bool) -> None:
         """A leader that refuses this manager is not lost: standing against it would undo our own removal."""
@@ -149,7 +160,7 @@ class Engine:
         self._snapshots.cancel(node_id)
         if node_id == self._raft.leader_id and not refused:
             rivals = self._raft.peers.keys() - {node_id}
-            self._election.lost(time.monotonic(), sum(each < self._me.node_id for each in rivals))
+            self._election.lost(self._clock(), sum(each < self._me.node_id for each in rivals))
 
     def propose(self, command: bytes, outcome: Outcome) -> None:
         """Append a command. `outcome` is told on the loop, right after the command was applied there."""
@@ -188,7 +199,7 @@ class Engine:
         if message["type"] == "request_vote":
             message = {**message, "handed_over": self._handed_over}
         elif message["type"] == "response_vote":
-            self._election.rest(time.monotonic())
+            self._election.rest(self._clock())
         encoded = codec.encode(self._guard.outgoing(message), self._raft.term)
         self._outbox.append((node_id, encoded, is_promise(message)))
         return True
@@ -214,7 +225,7 @@ class Engine:
 
     def _pause_s(self) -> float:
         due_at = self._tell_commit_at if self._raft.leads else self._election.stand_at
-        return min(_TICK_S, max(0.0, due_at - time.monotonic()))
+        return min(_TICK_S, max(0.0, due_at - self._clock()))
 
     def _step(self) -> None:
         for _ in range(len(self._posted)):
@@ -246,8 +257,8 @@ class Engine:
         if self._raft.commit_index == committed:
             self._tell_commit_at = math.inf
         elif self._tell_commit_at == math.inf:
-            self._tell_commit_at = time.monotonic() + _TELL_COMMIT_S
-        return time.monotonic() >= self._tell_commit_at
+            self._tell_commit_at = self._clock() + _TELL_COMMIT_S
+        return self._clock() >= self._tell_commit_at
 
     def _tick(self) -> None:
         if not self._raft.peers:
@@ -255,7 +266,7 @@ class Engine:
         self._raft.tick()
 
     def _stand_for_election(self) -> None:
-        now, term, peers = time.monotonic(), self._raft.term, self._raft.peers
+        now, term, peers = self._clock(), self._raft.term, self._raft.peers
         if self._raft.leads:
             self._election.rest(now)
         elif self._election.is_backed(term, peers):
@@ -277,18 +288,18 @@ class Engine:
         if theirs.holds_all_of(LogEnd(self._journal.last.term, self._journal.last.index)):
             self.send(node_id, {"type": codec.PRE_VOTE, "asked_in_term": term})
         else:
-            self._election.hurry(time.monotonic())
+            self._election.hurry(self._clock())
 
     def _is_loyal(self) -> bool:
         """Whether nobody gets this manager's vote now: it leads, or hears who does."""
-        return self._raft.leads or self._election.has_leader(time.monotonic())
+        return self._raft.leads or self._election.has_leader(self._clock())
 
     def _consider(self, node_id: str, term: int, message: Message) -> None:
         match message["type"]:
             case "request_vote" if not message["handed_over"] and self._is_loyal():
                 return
             case "append_entries":
-                self._election.heard(time.monotonic())
+                self._election.heard(self._clock())
             case "timeout_now" if node_id == self._raft.leader_id:
                 self._handed_over = True
         verdict = self._guard.incoming(node_id, term, message)
@@ -319,7 +330,7 @@ class Engine:
         if raft_.leads and self._journal.term_at(raft_.commit_index) == raft_.term:
             number = self._reads.start(raft_.term, raft_.commit_index)
             self._probe([] if number is None else [number])
-        if raft_.leads and time.monotonic() >= self._probe_again_at:
+        if raft_.leads and self._clock() >= self._probe_again_at:
             self._probe(self._reads.pending())
         for reader in self._reads.refused(raft_.term if raft_.leads else None):
             reader(False)
@@ -331,7 +342,7 @@ class Engine:
             for node_id in self._raft.peers:
                 self.send(node_id, {"type": codec.PROBE, "number": number})
         if rounds:
-            self._probe_again_at = time.monotonic() + _PROBE_AGAIN_S
+            self._probe_again_at = self._clock() + _PROBE_AGAIN_S
 
     def _transmit(self) -> None:
         """Send what is in the outbox, in order, with the journal on disk before the first promise."""

@@ -19,7 +19,7 @@ from typing import Final
 
 from cryptography.exceptions import InvalidTag
 
-from swarmnet.manager.raft.disk import damaged, replace_file, write_all
+from swarmnet.manager.raft.disk import Disk, damaged, replace_file
 from swarmnet.manager.raft.seal import DataKey
 
 _MAGIC: Final = b"swarmnet raft 1\n"
@@ -35,25 +35,29 @@ class FrameFile:
     After an OSError of `append` nothing is known about the file's end: the process must stop using it.
     """
 
-    def __init__(self, path: Path, key: DataKey, file_id: bytes, frames: int) -> None:
+    def __init__(
+        self, disk: Disk, path: Path, key: DataKey, *, file_id: bytes, frames: int, end: int
+    ) -> None:
         self.path = path
         self._key = key
         self._file_id = file_id
         self._frames = frames
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+        self._end = end
+        self._file = disk.open(path)
 
     @classmethod
-    def create(cls, path: Path, key: DataKey, bodies: Iterable[bytes]) -> FrameFile:
+    def create(cls, disk: Disk, path: Path, key: DataKey, bodies: Iterable[bytes]) -> FrameFile:
         """Make the file with these frames, in place of what was there, atomically and durably."""
         file_id = os.urandom(16)
         frames = [_frame(key, file_id, place, body) for place, body in enumerate(bodies)]
-        replace_file(path, b"".join((_MAGIC, file_id, *frames)))
-        return cls(path, key, file_id, len(frames))
+        whole = b"".join((_MAGIC, file_id, *frames))
+        replace_file(disk, path, whole)
+        return cls(disk, path, key, file_id=file_id, frames=len(frames), end=len(whole))
 
     @classmethod
-    def open(cls, path: Path, key: DataKey) -> tuple[FrameFile, list[bytes]]:
+    def open(cls, disk: Disk, path: Path, key: DataKey) -> tuple[FrameFile, list[bytes]]:
         """The file and what its frames hold, a torn end cut off. Internal for damage or another key."""
-        raw = path.read_bytes()
+        raw = disk.read(path)
         if not raw.startswith(_MAGIC) or len(raw) < _HEADER_BYTES:
             raise damaged(path, "is damaged: it does not start as a swarmnet journal does")
         file_id = raw[len(_MAGIC) : _HEADER_BYTES]
@@ -64,17 +68,21 @@ class FrameFile:
             end += _FRAME.size + len(sealed)
         if end < len(raw):
             _check_torn(path, raw, end)
-            os.truncate(path, end)
-        return cls(path, key, file_id, len(bodies)), bodies
+        opened = cls(disk, path, key, file_id=file_id, frames=len(bodies), end=end)
+        opened._file.truncate(end)
+        opened._file.sync()  # what was found may not have been synced before the last process died
+        return opened, bodies
 
     def append(self, body: bytes) -> None:
         """Add a frame; it is durable on return. OSError otherwise."""
-        write_all(self._descriptor, _frame(self._key, self._file_id, self._frames, body))
-        os.fdatasync(self._descriptor)
+        frame = _frame(self._key, self._file_id, self._frames, body)
+        self._file.write(self._end, frame)
+        self._file.sync()
         self._frames += 1
+        self._end += len(frame)
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        self._file.close()
 
 
 def _context(file_id: bytes, place: int) -> bytes:

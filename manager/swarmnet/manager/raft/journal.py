@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from swarmnet.api.v1 import raft_pb2 as raft
 from swarmnet.manager.raft import entries, member
-from swarmnet.manager.raft.disk import damaged
+from swarmnet.manager.raft.disk import Disk, damaged
 from swarmnet.manager.raft.entries import FIRST_ENTRY, Entry
 from swarmnet.manager.raft.frames import FrameFile
 from swarmnet.manager.raft.member import Member, Members
@@ -31,13 +31,14 @@ class Journal:
     were as of the first entry.
     """
 
-    def __init__(self, path: Path, key: DataKey, base: Members) -> None:
+    def __init__(self, disk: Disk, path: Path, key: DataKey, base: Members) -> None:
         self.entries: list[Entry] = [FIRST_ENTRY]
         self.term = 0
         self.vote: str | None = None
         self.commit_index = FIRST_ENTRY.index
         self.size_bytes = len(FIRST_ENTRY.command)
         self.base = dict(base)
+        self._disk = disk
         self._path = path
         self._key = key
         self._file: FrameFile | None = None
@@ -46,20 +47,20 @@ class Journal:
         self._rewrite = True
 
     @classmethod
-    def create(cls, path: Path, key: DataKey, members: Iterable[Member]) -> Journal:
+    def create(cls, disk: Disk, path: Path, key: DataKey, members: Iterable[Member]) -> Journal:
         """A new log, durable on return."""
-        journal = cls(path, key, {each.node_id: each for each in members})
+        journal = cls(disk, path, key, {each.node_id: each for each in members})
         journal.sync()
         return journal
 
     @classmethod
-    def open(cls, path: Path, key: DataKey) -> Journal:
+    def open(cls, disk: Disk, path: Path, key: DataKey) -> Journal:
         """The log as last synced. Internal when it is missing, damaged, or sealed with another key."""
-        if not path.exists():
+        if path.name not in disk.names(path.parent):
             raise damaged(path, "is missing")
-        journal = cls(path, key, {})
+        journal = cls(disk, path, key, {})
         journal.entries, journal.size_bytes = [], 0
-        journal._file, bodies = FrameFile.open(path, key)
+        journal._file, bodies = FrameFile.open(disk, path, key)
         for body in bodies:
             journal._replay(body)
         if not journal.entries:
@@ -140,7 +141,7 @@ class Journal:
         if self._rewrite:
             if self._file is not None:
                 self._file.close()
-            self._file = FrameFile.create(self._path, self._key, self._whole())
+            self._file = FrameFile.create(self._disk, self._path, self._key, self._whole())
         elif self._dirty:
             assert self._file is not None
             self._file.append(self._frame(self._pending).SerializeToString())

@@ -30,6 +30,7 @@ from swarmnet.core.limits import MAX_COMMAND_BYTES
 from swarmnet.core.secret import SecretBytes
 from swarmnet.manager.raft import storage
 from swarmnet.manager.raft.compaction import Encode
+from swarmnet.manager.raft.disk import REAL_DISK, Disk
 from swarmnet.manager.raft.engine import Engine
 from swarmnet.manager.raft.entries import Change
 from swarmnet.manager.raft.guard import Message
@@ -109,6 +110,7 @@ class RaftNode:
         address: str | None = None,
         servicer: RaftService | None = None,
         tuning: Tuning | None = None,
+        disk: Disk = REAL_DISK,
     ) -> RaftNode:
         """Found a cluster (`bootstrap`: this member), become part of one (`join`: its members as the leader
         told them, this one among them), or go on from the directory (neither).
@@ -118,9 +120,9 @@ class RaftNode:
         """
         founders = (bootstrap,) if bootstrap is not None else tuple(join)
         opened = (
-            partial(storage.create, directory, kek, founders)
+            partial(storage.create, directory, kek, founders, disk)
             if founders
-            else partial(storage.open_existing, directory, kek)
+            else partial(storage.open_existing, directory, kek, disk)
         )
         stored = await asyncio.to_thread(opened)
         me = stored.journal.members().get(node_id) or Member(node_id, address or "")

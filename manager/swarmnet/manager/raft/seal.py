@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from swarmnet.core.errors import FailedPrecondition
 from swarmnet.core.secret import SecretBytes
-from swarmnet.manager.raft.disk import damaged, replace_file
+from swarmnet.manager.raft.disk import Disk, damaged, replace_file
 
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
@@ -40,16 +40,16 @@ class DataKey:
         return "<data key>"
 
 
-def create_data_key(path: Path, kek: SecretBytes) -> DataKey:
+def create_data_key(disk: Disk, path: Path, kek: SecretBytes) -> DataKey:
     """Make a data key and keep it in `path`, sealed under `kek` (32 bytes)."""
     raw = os.urandom(KEY_BYTES)
-    replace_file(path, DataKey(kek).seal(raw, _CONTEXT))
+    replace_file(disk, path, DataKey(kek).seal(raw, _CONTEXT))
     return DataKey(SecretBytes(raw))
 
 
-def load_data_key(path: Path, kek: SecretBytes) -> DataKey:
+def load_data_key(disk: Disk, path: Path, kek: SecretBytes) -> DataKey:
     """The data key in `path`. FailedPrecondition when `kek` is not its key; Internal when it is damaged."""
-    sealed = path.read_bytes()
+    sealed = disk.read(path)
     if len(sealed) != NONCE_BYTES + KEY_BYTES + 16:
         raise damaged(path, f"holds no sealed data key: {len(sealed)} bytes")
     try:

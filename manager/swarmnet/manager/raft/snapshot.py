@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from swarmnet.api.v1 import raft_pb2 as raft
 from swarmnet.manager.raft import entries
-from swarmnet.manager.raft.disk import damaged, replace_file
+from swarmnet.manager.raft.disk import Disk, damaged, replace_file
 from swarmnet.manager.raft.seal import DataKey
 
 CHUNK_BYTES: Final = 512 * 1024
@@ -36,7 +36,8 @@ class Chunk(NamedTuple):
 class SnapshotFile(os.PathLike[str]):
     """The one snapshot of this manager."""
 
-    def __init__(self, path: Path, key: DataKey) -> None:
+    def __init__(self, disk: Disk, path: Path, key: DataKey) -> None:
+        self._disk = disk
         self._path = path
         self._key = key
 
@@ -45,16 +46,18 @@ class SnapshotFile(os.PathLike[str]):
 
     def read(self) -> raft.RaftSnapshot | None:
         """The snapshot; None when none was taken yet. Internal when it is damaged: never start without it."""
-        if not self._path.exists():
+        try:
+            sealed = self._disk.read(self._path)
+        except FileNotFoundError:
             return None
         try:
-            return _parse(self._key.open(self._path.read_bytes(), _CONTEXT))
+            return _parse(self._key.open(sealed, _CONTEXT))
         except (InvalidTag, ValueError) as error:
             raise damaged(self._path, "is damaged, or was sealed with another key") from error
 
     def write(self, snapshot: raft.RaftSnapshot) -> None:
         """Replace the snapshot; durable on return. OSError otherwise."""
-        replace_file(self._path, self._key.seal(snapshot.SerializeToString(), _CONTEXT))
+        replace_file(self._disk, self._path, self._key.seal(snapshot.SerializeToString(), _CONTEXT))
 
 
 class Outgoing:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,7 @@ from pathlib import Path
 from swarmnet.api.v1 import raft_pb2 as raft
 from swarmnet.core.errors import FailedPrecondition
 from swarmnet.core.secret import SecretBytes
-from swarmnet.manager.raft.disk import damaged
+from swarmnet.manager.raft.disk import REAL_DISK, Disk, Lock, damaged
 from swarmnet.manager.raft.entries import FIRST_INDEX
 from swarmnet.manager.raft.journal import Journal
 from swarmnet.manager.raft.member import Member
@@ -26,45 +24,45 @@ class Storage:
     journal: Journal
     snapshots: SnapshotFile
     snapshot: raft.RaftSnapshot | None
-    _lock: int
+    _lock: Lock
 
     def close(self) -> None:
         self.journal.close()
-        os.close(self._lock)
+        self._lock.close()
 
 
-def create(directory: Path, kek: SecretBytes, members: Iterable[Member]) -> Storage:
+def create(directory: Path, kek: SecretBytes, members: Iterable[Member], disk: Disk = REAL_DISK) -> Storage:
     """An empty log among these members. FailedPrecondition when the directory has a log already."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = _lock(directory)
+    disk.make_folder(directory)
+    lock = _lock(disk, directory)
     try:
-        if _journal(directory).exists() or (directory / "snapshot").exists():
+        if not {"journal", "snapshot"}.isdisjoint(disk.names(directory)):
             raise FailedPrecondition(
                 f"{directory} already holds a manager's state",
                 hint="This manager is part of a swarm. Leave it first: `swarmnet swarm leave --force`.",
             )
-        key = create_data_key(directory / "data.key", kek)
-        journal = Journal.create(_journal(directory), key, members)
+        key = create_data_key(disk, directory / "data.key", kek)
+        journal = Journal.create(disk, _journal(directory), key, members)
     except BaseException:
-        os.close(lock)
+        lock.close()
         raise
-    return Storage(journal, SnapshotFile(directory / "snapshot", key), None, lock)
+    return Storage(journal, SnapshotFile(disk, directory / "snapshot", key), None, lock)
 
 
-def open_existing(directory: Path, kek: SecretBytes) -> Storage:
+def open_existing(directory: Path, kek: SecretBytes, disk: Disk = REAL_DISK) -> Storage:
     """What is on disk, checked. Internal for damage: a manager that starts with less than it promised to keep
     could make the whole swarm forget. FailedPrecondition for a wrong key, or a second process."""
-    if not directory.is_dir():
+    if not disk.is_folder(directory):
         raise damaged(directory, "is missing")
-    lock = _lock(directory)
+    lock = _lock(disk, directory)
     try:
-        key = load_data_key(directory / "data.key", kek)
-        snapshots = SnapshotFile(directory / "snapshot", key)
+        key = load_data_key(disk, directory / "data.key", kek)
+        snapshots = SnapshotFile(disk, directory / "snapshot", key)
         snapshot = snapshots.read()
-        journal = Journal.open(_journal(directory), key)
+        journal = Journal.open(disk, _journal(directory), key)
         _bring_together(directory, journal, snapshot)
     except BaseException:
-        os.close(lock)
+        lock.close()
         raise
     return Storage(journal, snapshots, snapshot, lock)
 
@@ -85,13 +83,10 @@ def _bring_together(directory: Path, journal: Journal, snapshot: raft.RaftSnapsh
         journal.sync()
 
 
-def _lock(directory: Path) -> int:
-    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+def _lock(disk: Disk, directory: Path) -> Lock:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return disk.lock(directory / "lock")
     except BlockingIOError:
-        os.close(descriptor)
         raise FailedPrecondition(
             f"another process uses {directory}", hint="Is swarmnet-manager running already? Stop it first."
         ) from None
-    return descriptor
