@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 from tests.unit.local_raft import LocalRaft, fill, network, node, service
 
@@ -14,6 +15,9 @@ from swarmnet.api.v1 import control_pb2 as control
 from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.manager.control.servicer import Control
 from swarmnet.manager.control.surroundings import Surroundings
+from swarmnet.manager.raft.member import Member
+from swarmnet.manager.raft.standing import Standing
+from swarmnet.manager.raft.storage import Sizes
 from swarmnet.manager.store import Store
 
 Call: TypeAlias = Callable[[Control], Awaitable[object]]
@@ -22,21 +26,53 @@ NO_CONTEXT: Any = None
 
 
 @dataclass
+class MadeUpRaft:
+    """`asked`: whom leadership was to be handed over to."""
+
+    now: Standing = Standing(7, True, HERE, 99, 98, 100, 6, 60, 41, {"node-m2": 90})  # noqa: RUF009  frozen
+    asked: list[str | None] = field(default_factory=list)
+
+    async def standing(self) -> Standing:
+        return self.now
+
+    async def sizes(self) -> Sizes:
+        return Sizes(4096, 1234)
+
+    def heard_ago_s(self, node_id: str) -> float | None:
+        return 1.5 if node_id == "node-m2" else None
+
+    async def transfer(self, node_id: str | None = None) -> str:
+        self.asked.append(node_id)
+        return node_id or "node-m2"
+
+
+@dataclass
 class MadeUpManagers:
-    members: dict[str, bool] = field(default_factory=lambda: {HERE: True})
+    known: dict[str, bool] = field(default_factory=lambda: {HERE: True})
     """Node id -> whether it can be reached."""
+    part: MadeUpRaft = field(default_factory=MadeUpRaft)
+    channel: grpc.aio.Channel | None = None
+
+    def raft(self) -> MadeUpRaft:
+        return self.part
+
+    def members(self) -> dict[str, Member]:
+        return {each: Member(each, f"{each}:2377") for each in self.known}
+
+    def leader_channel(self) -> grpc.aio.Channel | None:
+        return self.channel
 
     def leader_id(self) -> str:
         return HERE
 
     def reachable(self, node_id: str) -> bool:
-        return self.members[node_id]
+        return self.known[node_id]
 
     def is_member(self, node_id: str) -> bool:
-        return node_id in self.members
+        return node_id in self.known
 
     async def remove(self, node_id: str) -> None:
-        del self.members[node_id]
+        del self.known[node_id]
 
 
 class WatchContext:

@@ -16,6 +16,7 @@ import grpc.aio
 from swarmnet.api.v1 import control_pb2, dispatcher_pb2, local_pb2, local_pb2_grpc
 from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core.errors import NotFound, SwarmnetError
+from swarmnet.core.secret import SecretBytes
 from swarmnet.core.status import TRAILER, decode
 from swarmnet.manager.bootstrap import BootstrapService, Issuer
 from swarmnet.manager.ca.authority import Authority, Subject, new_key, private_pem, signing_request
@@ -127,6 +128,9 @@ class NoDaemon:
         return local_pb2.LocalInfo(state=current_caller().role.value)
 
     async def init(self, request: local_pb2.InitRequest) -> local_pb2.InitResponse:
+        raise NotImplementedError
+
+    async def restore(self, key: SecretBytes, raw: bytes) -> local_pb2.RestoreResponse:
         raise NotImplementedError
 
     async def join(self, request: local_pb2.JoinRequest) -> local_pb2.JoinResponse:

@@ -14,6 +14,7 @@ from typing import TypeVar
 import grpc.aio
 
 from swarmnet.api.v1 import raft_pb2, raft_pb2_grpc
+from swarmnet.core.errors import NotLeader
 from swarmnet.core.secret import SecretBytes
 from swarmnet.manager.admission import nodes_door
 from swarmnet.manager.ca.authority import Authority, Subject, new_key, private_pem, signing_request
@@ -161,8 +162,12 @@ class Cluster:
         return self.leaders()[0]
 
     async def put(self, command: bytes) -> object:
-        """Propose, by whoever leads."""
-        return await (await self.leader()).node.propose(command)
+        """Propose, by whoever leads, or comes to lead."""
+
+        async def propose() -> object:
+            return await (await self.leader()).node.propose(command)
+
+        return await eventually(propose, NotLeader)
 
     async def grow(self, size: int) -> Manager:
         """Found a cluster and let others join until it has `size` managers; returns the leader."""

@@ -121,7 +121,7 @@ async def test_without_esp_a_service_on_an_encrypted_network_comes_with_a_warnin
 
 
 async def test_managers_are_as_raft_sees_them(api: Control, managers: MadeUpManagers) -> None:
-    managers.members["node-m2"] = False
+    managers.known["node-m2"] = False
     nodes = (await api.ListNodes(control.ListNodesRequest(names=["m1", "m2", "w1"]), NO_CONTEXT)).nodes
     assert [(each.manager_status, each.node.state, each.self) for each in nodes] == [
         ("Leader", types.NODE_STATE_READY, True),
@@ -133,7 +133,7 @@ async def test_managers_are_as_raft_sees_them(api: Control, managers: MadeUpMana
 async def test_a_dead_manager_is_taken_out_of_raft_by_force(
     api: Control, swarm: Store, managers: MadeUpManagers
 ) -> None:
-    managers.members["node-m2"] = False
+    managers.known["node-m2"] = False
     with pytest.raises(FailedPrecondition):
         await api.RemoveNode(control.RemoveNodeRequest(ref="m2"), NO_CONTEXT)
     await api.RemoveNode(control.RemoveNodeRequest(ref="m2", force=True), NO_CONTEXT)

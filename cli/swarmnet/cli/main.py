@@ -27,12 +27,13 @@ class _Lazy(NamedTuple):
 
 
 _COMMANDS: Final[Mapping[str, _Lazy]] = {
-    "swarm": _Lazy("swarmnet.cli.swarm:swarm", "Make, join and leave a swarm."),
+    "swarm": _Lazy("swarmnet.cli.swarm:swarm", "Make, join and leave a swarm, back it up and restore it."),
     "node": _Lazy("swarmnet.cli.node:node", "Manage the swarm's nodes."),
     "network": _Lazy("swarmnet.cli.network:network", "Manage networks."),
     "config": _Lazy("swarmnet.cli.config:config", "Manage configs: small blobs that all managers keep."),
     "service": _Lazy("swarmnet.cli.service:service", "Manage services and their tasks."),
     "key": _Lazy("swarmnet.cli.key:key", "See and rotate the encryption keys."),
+    "raft": _Lazy("swarmnet.cli.raft:raft", "See how the managers agree, and who leads them."),
     "run": _Lazy("swarmnet.cli.run:run", "Refused for swarm networks: only tasks of services join them."),
     "info": _Lazy("swarmnet.cli.info:info", "Tell what this host's daemon is, and whether it works."),
     "lab": _Lazy("swarmnet.cli.lab.commands:lab", "Try a whole swarm on this one machine."),

@@ -95,6 +95,20 @@ class Manager:
 
         return events()
 
+    def backup(self, request: control_pb2.BackupRequest) -> Generator[control_pb2.BackupPiece]:
+        """The pieces as they come; SwarmnetError when they end too soon."""
+        import grpc
+
+        from swarmnet.api.v1.control_pb2_grpc import ControlStub
+
+        stream = ControlStub(self.channel()).Backup(request)
+        try:
+            yield from stream
+        except grpc.RpcError as error:
+            raise to_error(error, self._endpoints[0], self._credentials) from None
+        finally:
+            stream.cancel()
+
     def channel(self) -> grpc.Channel:
         """The open channel, or one to the first endpoint that accepts connections."""
         if self._channel is None:

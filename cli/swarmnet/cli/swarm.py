@@ -1,4 +1,4 @@
-"""`swarmnet swarm`: init, join, join-token, leave, update, credentials."""
+"""`swarmnet swarm`: init, join, join-token, leave, update, credentials, backup, restore."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 
 from swarmnet.api.v1 import ca_pb2, control_pb2, local_pb2
 from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.cli import backup
 from swarmnet.cli.arguments import parse_count
 from swarmnet.cli.daemons import Kind, find_daemon
 from swarmnet.cli.durations import duration_option
@@ -30,7 +31,11 @@ _which = (
 
 @click.group()
 def swarm() -> None:
-    """Make, join and leave a swarm."""
+    """Make, join and leave a swarm, back it up and restore it."""
+
+
+swarm.add_command(backup.backup)
+swarm.add_command(backup.restore)
 
 
 @swarm.command()
@@ -39,11 +44,20 @@ def swarm() -> None:
               help="Where subnets of networks come from. [default: 10.0.0.0/8]")  # fmt: skip
 @click.option("--default-addr-pool-mask-length", "prefix", default="0", metavar="BITS",
               help="Their size. [default: 24]")  # fmt: skip
+@click.option("--force-new-cluster", is_flag=True, help="Recover from a lost majority of managers.")
 @click.pass_obj
 def init(
-    session: Session, *, key_rotation_period: Duration | None, pools: tuple[str, ...], prefix: str
+    session: Session,
+    *,
+    key_rotation_period: Duration | None,
+    pools: tuple[str, ...],
+    prefix: str,
+    force_new_cluster: bool,
 ) -> None:
     """Make a swarm, with this host's swarmnet-manager as its first manager.
+
+    With --force-new-cluster, a manager of a swarm that lost its majority for good becomes its only manager,
+    with the state that it has. Use it once, on the manager whose journal ends last: `swarmnet raft status`.
 
     \b
     Example:
@@ -53,13 +67,32 @@ def init(
         key_rotation_period=key_rotation_period,
         address_pools=pools,
         subnet_prefix_length=parse_count(prefix, "--default-addr-pool-mask-length"),
+        force_new_cluster=force_new_cluster,
     )
     answer = find_daemon(session.run_dir, "manager").call(lambda daemon: daemon.Init, request)
+    if force_new_cluster:
+        _print_recovered(answer)
+        return
     click.echo(f"Swarm initialized: current node ({answer.node_id}) is now a manager.\n")
     _print_join("worker", answer.worker_token, answer.address)
     click.echo(
         "To add a manager to this swarm, run 'swarmnet swarm join-token manager' and follow the instructions."
     )
+
+
+def _print_recovered(answer: local_pb2.InitResponse) -> None:
+    recovered = answer.recovered
+    tail = recovered.last_index - recovered.committed_index
+    click.echo(
+        f"Swarm recovered: current node ({answer.node_id}) is now its only manager.\n\n"
+        f"It went on from entry {recovered.last_index} of its journal; the managers had agreed on entry "
+        f"{recovered.committed_index}, as far as it knew.\n"
+        f"- Entries that were not known to be agreed on, and count now: {tail}.\n"
+        "- Entries that the others had agreed on without this manager are lost: the last changes may be "
+        "missing.",
+    )
+    backup.print_taken_out(recovered.removed)
+    click.echo("\nTo add managers to this swarm, run 'swarmnet swarm join-token manager'.")
 
 
 def _print_join(role: str, token: str, address: str) -> None:

@@ -37,6 +37,8 @@ MAX_LIVE_EPOCHS: Final = 3
 KEY_ROTATION_PERIOD_S: Final = 12 * 3600
 MIN_KEY_ROTATION_PERIOD_S: Final = 60
 MAX_KEY_ROTATION_PERIOD_S: Final = 30 * 24 * 3600
+EPOCHS_SKIPPED: Final = 1 << 20
+"""By a swarm that goes on from an older state: two years of rotations at the shortest period."""
 RETIRE_GRACE_S: Final = 10
 ROTATION_DEADLINE_S: Final = 300
 

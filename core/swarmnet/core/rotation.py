@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from swarmnet.api.v1 import types_pb2 as types
-from swarmnet.core.limits import RETIRE_GRACE_S
+from swarmnet.core.limits import EPOCHS_SKIPPED, RETIRE_GRACE_S
 from swarmnet.core.timestamps import seconds, stamp
 
 STABLE: Final = types.ROTATION_PHASE_STABLE
@@ -71,6 +71,18 @@ def first_epoch(scope_id: str, now: float, period_s: float) -> types.KeyScope:
         due_at=stamp(now + period_s),
         phase_started_at=stamp(now),
     )
+
+
+def fresh_epoch(scope: types.KeyScope, now: float, period_s: float) -> types.KeyScope:
+    """The scope with one new epoch in place of all others, for a state that may be older than its nodes are.
+
+    Nodes may have sent with later epochs than it knows, so none that it knows may be used again: the new
+    one's number is above any that can have been made since.
+    """
+    fresh = first_epoch(scope.meta.id, now, period_s)
+    fresh.meta.CopyFrom(scope.meta)
+    fresh.epochs[0].number = max((epoch.number for epoch in scope.epochs), default=0) + EPOCHS_SKIPPED
+    return fresh
 
 
 def number_of(scope: types.KeyScope, role: types.EpochRole.ValueType) -> int:

@@ -167,6 +167,10 @@ class ActiveManager:
             self.failed.set_exception(error)
 
     async def stop(self) -> None:
+        """A leader hands over first: the next one needs this one's servers to be elected, and clients are
+        sent on to it meanwhile."""
+        if self._raft is not None:
+            await self._raft.hand_over()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import grpc.aio
@@ -13,7 +14,9 @@ import structlog
 
 from swarmnet.api.v1 import local_pb2, local_pb2_grpc
 from swarmnet.api.v1 import types_pb2 as types
-from swarmnet.core.errors import FailedPrecondition, NotAManager, SwarmnetError
+from swarmnet.core.backup import unseal
+from swarmnet.core.errors import FailedPrecondition, InvalidArgument, NotAManager, SwarmnetError
+from swarmnet.core.secret import SecretBytes
 from swarmnet.core.state import Transaction
 from swarmnet.core.tokens import parse_token
 from swarmnet.manager.active import ActiveManager
@@ -22,10 +25,11 @@ from swarmnet.manager.ca.files import IdentityFiles
 from swarmnet.manager.ca.tokens import token_of
 from swarmnet.manager.control.cluster import secrets_of
 from swarmnet.manager.departure import check_may_leave, depart
-from swarmnet.manager.entering import found_swarm, join_swarm
+from swarmnet.manager.entering import FIRST_LEAD_S, found_swarm, join_swarm
 from swarmnet.manager.forward import Swarm
 from swarmnet.manager.founding import checked
 from swarmnet.manager.local import LocalService
+from swarmnet.manager.recovery import check_majority_lost, refound, restore_swarm
 from swarmnet.manager.server import STOP_GRACE_S, make_socket_server
 from swarmnet.manager.settings import Settings
 
@@ -106,16 +110,79 @@ class Daemon:
 
     async def init(self, request: local_pb2.InitRequest) -> local_pb2.InitResponse:
         async with self._changing:
+            if request.force_new_cluster:
+                return await self._refound(request)
             self._check_inactive()
             wishes = checked(request)
             active = await found_swarm(self._settings, self._files, wishes)
             self._enter(active)
-            transaction = Transaction(active.store.state)
-            token = token_of(types.ROLE_WORKER, transaction.cluster(), secrets_of(transaction))
-            return local_pb2.InitResponse(
+            return self._initialized(active)
+
+    def _initialized(self, active: ActiveManager) -> local_pb2.InitResponse:
+        transaction = Transaction(active.store.state)
+        token = token_of(types.ROLE_WORKER, transaction.cluster(), secrets_of(transaction))
+        return local_pb2.InitResponse(
+            node_id=active.node_id,
+            cluster_id=active.cluster_id,
+            worker_token=token.text(),
+            address=self._settings.bootstrap_address,
+        )
+
+    async def _refound(self, request: local_pb2.InitRequest) -> local_pb2.InitResponse:
+        """Go on as the only manager. If that cannot be, the manager starts again as it was."""
+        if (active := self._active) is None:
+            raise FailedPrecondition(
+                "This node is not part of a swarm, so there is none to recover.",
+                hint="Use --force-new-cluster on a manager of the swarm that lost its majority.",
+            )
+        if request != local_pb2.InitRequest(force_new_cluster=True):
+            raise InvalidArgument(
+                "--force-new-cluster keeps the swarm's settings",
+                hint="Give no other option with it; `swarmnet swarm update` changes settings.",
+            )
+        standing = await check_majority_lost(active)
+        log.warning("going on as the only manager", node=active.node_id, committed=standing.commit_index)
+        self._active = None
+        await active.stop()
+        try:
+            work = partial(refound, self._settings, active.node_id, self._files.kek())
+            done = await asyncio.to_thread(work)
+        finally:
+            active = await self._started_again()
+        await active.wait_until_leading(FIRST_LEAD_S)
+        answer = self._initialized(active)
+        answer.recovered.MergeFrom(
+            local_pb2.Recovered(
+                committed_index=standing.commit_index, last_index=done.last_index, removed=done.removed
+            )
+        )
+        return answer
+
+    async def _started_again(self) -> ActiveManager:
+        credentials = self._files.load()
+        assert credentials is not None, "it was in a swarm"
+        active = ActiveManager(self._settings, self._files, credentials)
+        try:
+            await active.start()
+        except Exception as error:  # better no process, which is started again, than one that does nothing
+            self.failed.set_exception(error)
+            raise
+        self._enter(active)
+        return active
+
+    async def restore(self, key: SecretBytes, raw: bytes) -> local_pb2.RestoreResponse:
+        async with self._changing:
+            self._check_inactive()
+            backup = await asyncio.to_thread(unseal, raw, key)
+            active, removed = await restore_swarm(self._settings, self._files, backup)
+            self._enter(active)
+            log.warning("restored from a backup", index=backup.header.index)
+            return local_pb2.RestoreResponse(
                 node_id=active.node_id,
                 cluster_id=active.cluster_id,
-                worker_token=token.text(),
+                index=backup.header.index,
+                created_at=backup.header.created_at,
+                removed=removed,
                 address=self._settings.bootstrap_address,
             )
 

@@ -26,7 +26,7 @@ from swarmnet.manager.raft.member import Member
 from swarmnet.manager.settings import Settings
 from swarmnet.manager.tls import node_channel
 
-_FIRST_LEAD_S: Final = 10.0
+FIRST_LEAD_S: Final = 10.0
 _JOIN_S: Final = 10.0
 _PAUSE_S: Final = 0.1
 
@@ -36,7 +36,7 @@ async def found_swarm(settings: Settings, files: IdentityFiles, wishes: Wishes) 
     files.erase()  # what an attempt that was interrupted left
     cluster_id, node_id = make_id(secrets.token_bytes(16)), make_id(secrets.token_bytes(16))
     authority = Authority.create(cluster_id, datetime.now(UTC))
-    credentials = _own_credentials(authority, node_id, cluster_id)
+    credentials = own_credentials(authority, node_id, cluster_id)
     node = types.Node(
         meta=types.Meta(id=node_id),
         role=types.ROLE_MANAGER,
@@ -47,7 +47,7 @@ async def found_swarm(settings: Settings, files: IdentityFiles, wishes: Wishes) 
     active = ActiveManager(settings, files, credentials)
     await active.start(bootstrap=Member(node_id, settings.address))
     try:
-        await active.wait_until_leading(_FIRST_LEAD_S)
+        await active.wait_until_leading(FIRST_LEAD_S)
         now = seconds(active.store.now())
         await active.store.transact(
             lambda transaction: found(
@@ -61,7 +61,8 @@ async def found_swarm(settings: Settings, files: IdentityFiles, wishes: Wishes) 
     return active
 
 
-def _own_credentials(authority: Authority, node_id: str, cluster_id: str) -> Credentials:
+def own_credentials(authority: Authority, node_id: str, cluster_id: str) -> Credentials:
+    """What a manager that has the authority issues to itself."""
     key = new_key()
     subject = Subject(node_id, CallerRole.MANAGER, cluster_id)
     certificate = authority.issue(signing_request(key), subject, datetime.now(UTC))

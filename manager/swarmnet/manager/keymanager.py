@@ -33,6 +33,13 @@ def create_scope(transaction: Transaction, scope_id: str, now: float, period_s: 
     transaction.put(store.ScopeSecrets(meta=types.Meta(id=scope_id), secrets={1: secret}))
 
 
+def replace_keys(transaction: Transaction, scope: types.KeyScope, now: float, period_s: float) -> None:
+    """One new epoch in place of all that the scope has, without any step between: rotation.fresh_epoch."""
+    fresh = rotation.fresh_epoch(scope, now, period_s)
+    transaction.put(fresh)
+    _keep_secrets(transaction, fresh, fresh.epochs[0].number)
+
+
 def request_rotation(transaction: Transaction, scope_ids: Iterable[str], reason: str) -> tuple[str, ...]:
     """Rotate these scopes now; one that is rotating rotates once more after that. Unknown ids are left out.
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from importlib.metadata import version
-from typing import Protocol
+from typing import Final, Protocol
 
 from swarmnet.api.v1 import local_pb2, local_pb2_grpc
 from swarmnet.api.v1 import types_pb2 as types
-from swarmnet.core.errors import FailedPrecondition
+from swarmnet.core.backup import MAX_STATE_BYTES
+from swarmnet.core.errors import FailedPrecondition, InvalidArgument
+from swarmnet.core.secret import SecretBytes
+
+_MAX_BACKUP_BYTES: Final = MAX_STATE_BYTES + MAX_STATE_BYTES // 1024
 
 
 class Operations(Protocol):
@@ -16,6 +21,8 @@ class Operations(Protocol):
     def info(self) -> local_pb2.LocalInfo: ...
 
     async def init(self, request: local_pb2.InitRequest) -> local_pb2.InitResponse: ...
+
+    async def restore(self, key: SecretBytes, raw: bytes) -> local_pb2.RestoreResponse: ...
 
     async def join(self, request: local_pb2.JoinRequest) -> local_pb2.JoinResponse: ...
 
@@ -33,6 +40,17 @@ class LocalService(local_pb2_grpc.LocalServicer):
 
     async def Init(self, request: local_pb2.InitRequest, context: object) -> local_pb2.InitResponse:
         return await self._daemon.init(request)
+
+    async def Restore(
+        self, request_iterator: AsyncIterator[local_pb2.RestoreRequest], context: object
+    ) -> local_pb2.RestoreResponse:
+        key, raw = SecretBytes(b""), bytearray()
+        async for piece in request_iterator:
+            key = SecretBytes(piece.key) if piece.key else key
+            raw += piece.data
+            if len(raw) > _MAX_BACKUP_BYTES:
+                raise InvalidArgument("this file is too large for a backup", hint="Is it the right file?")
+        return await self._daemon.restore(key, bytes(raw))
 
     async def Join(self, request: local_pb2.JoinRequest, context: object) -> local_pb2.JoinResponse:
         return await self._daemon.join(request)

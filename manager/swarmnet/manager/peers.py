@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import grpc.aio
 
-from swarmnet.core.errors import NoLeader
+from swarmnet.core.errors import NoLeader, Unavailable
 from swarmnet.manager.ca.credentials import Credentials
 from swarmnet.manager.raft.member import Member
 from swarmnet.manager.raft.node import RaftNode
@@ -27,6 +27,12 @@ class Peers:
 
     def attach(self, raft: RaftNode) -> None:
         self._raft = raft
+
+    def raft(self) -> RaftNode:
+        """Unavailable before this manager is part of Raft."""
+        if self._raft is None:
+            raise Unavailable("this manager is just starting", hint="Ask again in a moment.")
+        return self._raft
 
     def dial(self, member: Member) -> grpc.aio.Channel:
         """A channel that only this very node can answer."""

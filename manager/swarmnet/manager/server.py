@@ -34,6 +34,7 @@ BOOTSTRAP: Final = _service(ca_pb2, "Bootstrap")
 LOCAL: Final = _service(local_pb2, "Local")
 RAFT: Final = _service(raft_pb2, "Raft")
 ROOT_CERTIFICATE: Final = f"/{BOOTSTRAP}/GetRootCertificate"
+RAFT_STATUS: Final = f"/{CONTROL}/GetRaftStatus"
 
 AT_NODES: Final = frozenset({CONTROL, DISPATCHER, AUTHORITY, BOOTSTRAP})
 """Bootstrap among them, since a follower forwards a joining node's request there."""
@@ -97,7 +98,9 @@ async def _server(
     guard: Guard, gateway: Callable[[], Swarm], forwarded: frozenset[str], reflected: Sequence[str]
 ) -> grpc.aio.Server:
     server = grpc.aio.server(
-        handlers=(Gateway(gateway, forwarded),), interceptors=(guard,), options=SERVER_OPTIONS
+        handlers=(Gateway(gateway, forwarded, frozenset({RAFT_STATUS})),),
+        interceptors=(guard,),
+        options=SERVER_OPTIONS,
     )
     state = health.aio.HealthServicer()
     for name in ("", *reflected):

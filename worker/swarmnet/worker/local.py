@@ -46,6 +46,9 @@ class LocalService(local_pb2_grpc.LocalServicer):
     async def Init(self, request: local.InitRequest, context: object) -> local.InitResponse:
         raise NotAManager(NOT_A_MANAGER)
 
+    async def Restore(self, request_iterator: object, context: object) -> local.RestoreResponse:
+        raise NotAManager(NOT_A_MANAGER)
+
     async def Join(self, request: local.JoinRequest, context: object) -> local.JoinResponse:
         return await self._worker.join(request)
 

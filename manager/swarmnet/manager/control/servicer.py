@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from swarmnet.manager.control.backup import BackupNoun
 from swarmnet.manager.control.cluster import ClusterNoun
 from swarmnet.manager.control.configs import ConfigNoun
 from swarmnet.manager.control.keys import KeyNoun
 from swarmnet.manager.control.networks import NetworkNoun
 from swarmnet.manager.control.nodes import NodeNoun
+from swarmnet.manager.control.raft import RaftNoun
 from swarmnet.manager.control.services import ServiceNoun
 from swarmnet.manager.control.tasks import TaskNoun
 from swarmnet.manager.control.watch import WatchNoun
 
 
-class Control(ClusterNoun, NodeNoun, NetworkNoun, ConfigNoun, ServiceNoun, TaskNoun, KeyNoun, WatchNoun):
-    """Every rpc of `swarmnet.api.v1.Control`; runs on the leading manager, on a current state."""
+class Control(
+    BackupNoun,
+    ClusterNoun,
+    NodeNoun,
+    NetworkNoun,
+    ConfigNoun,
+    ServiceNoun,
+    TaskNoun,
+    KeyNoun,
+    RaftNoun,
+    WatchNoun,
+):
+    """Every rpc of `swarmnet.api.v1.Control`; runs on the leading manager, on a current state, but
+    for GetRaftStatus, which every manager answers about itself."""

@@ -8,12 +8,35 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import grpc.aio
+
 from swarmnet.core.ids import make_id
+from swarmnet.manager.raft.member import Member
+from swarmnet.manager.raft.standing import Standing
+from swarmnet.manager.raft.storage import Sizes
 from swarmnet.manager.store import Store
+
+
+class RaftPart(Protocol):
+    """This manager's part in Raft."""
+
+    async def standing(self) -> Standing: ...
+
+    async def sizes(self) -> Sizes: ...
+
+    def heard_ago_s(self, node_id: str) -> float | None: ...
+
+    async def transfer(self, node_id: str | None = None) -> str: ...
 
 
 class Managers(Protocol):
     """The managers as Raft sees them."""
+
+    def raft(self) -> RaftPart: ...
+
+    def members(self) -> dict[str, Member]: ...
+
+    def leader_channel(self) -> grpc.aio.Channel | None: ...
 
     def leader_id(self) -> str:
         """Empty when none is known."""

@@ -36,7 +36,10 @@ def in_a_thread(work: Callable[[], None]) -> None:
 
 
 class Compaction:
-    """The engine's snapshots. Called on its thread, but for what `take` starts."""
+    """The engine's snapshots. Called on its thread, but for what `take` starts.
+
+    `newest` is the last entry in the snapshot on disk; 0 = there is none.
+    """
 
     def __init__(
         self,
@@ -63,7 +66,7 @@ class Compaction:
         self._outgoing: dict[str, Outgoing] = {}
         self._incoming = Incoming()
         self._writing = threading.Lock()
-        self._newest = current.last.index if current is not None else 0
+        self.newest = current.last.index if current is not None else 0
         self._taking: int | None = None
         self._result: SnapshotStatus | None = None
         self._retry_at = 0.0
@@ -119,7 +122,7 @@ class Compaction:
             return False
         with self._writing:
             self._file.write(snapshot)
-            self._newest = snapshot.last.index
+            self.newest = snapshot.last.index
         self._journal.install(snapshot)
         self._to_install = snapshot
         log.info("snapshot received", index=snapshot.last.index, bytes=len(snapshot.state))
@@ -135,9 +138,9 @@ class Compaction:
         try:
             snapshot.state = encode()
             with self._writing:
-                if snapshot.last.index > self._newest:
+                if snapshot.last.index > self.newest:
                     self._file.write(snapshot)
-                    self._newest = snapshot.last.index
+                    self.newest = snapshot.last.index
             self._result = SnapshotStatus.DONE
             log.debug("snapshot taken", index=snapshot.last.index, bytes=len(snapshot.state))
         except OSError as error:

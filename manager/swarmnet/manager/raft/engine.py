@@ -28,9 +28,11 @@ from swarmnet.manager.raft.compaction import Compaction, Encode, in_a_thread
 from swarmnet.manager.raft.election import Election, LogEnd, Uniform
 from swarmnet.manager.raft.entries import Change, Entry, change_of
 from swarmnet.manager.raft.guard import Guard, Message, acknowledgement, is_promise
+from swarmnet.manager.raft.handover import Handover
 from swarmnet.manager.raft.library import Consensus, Tuning
 from swarmnet.manager.raft.member import Member
 from swarmnet.manager.raft.reads import Reader, Reads
+from swarmnet.manager.raft.standing import Standing, standing_of
 from swarmnet.manager.raft.storage import Storage
 
 log = structlog.get_logger()
@@ -91,6 +93,7 @@ class Engine:
         self._viewed: tuple[str | None, Mapping[str, Member]] = (None, {})
         self._election = Election(tuning.election_min_s, tuning.election_max_s, uniform, self._clock())
         self._handed_over = False
+        self._handover = Handover()
         self._reads = Reads()
         self._probe_again_at = 0.0
         self._snapshots = Compaction(
@@ -183,10 +186,13 @@ class Engine:
     def read(self, reader: Reader) -> None:
         self._reads.ask(lambda ok: self._result(partial(reader, ok)))
 
-    def transfer(self) -> None:
-        """Hand over leadership, if there is somebody to take it."""
+    def transfer(self, node_id: str | None = None) -> None:
+        """Hand over leadership, to `node_id` or whoever has most of the log, as soon as it has all of it."""
         if self._raft.leads:
-            self._raft.transfer()
+            self._handover.begin(node_id, time.monotonic())
+
+    def tell_standing(self, told: Callable[[Standing], None]) -> None:
+        self._result(partial(told, standing_of(self._raft, self._journal, self._snapshots.newest)))
 
     # What the library calls (library.Host)
 
@@ -241,6 +247,7 @@ class Engine:
             raise self._damage
         if self._journal.size_bytes > _LOG_BYTES:
             self._raft.compact()
+        self._hand_over()
         self._serve_reads()
         self._transmit()
         self._report()
@@ -294,6 +301,13 @@ class Engine:
         """Whether nobody gets this manager's vote now: it leads, or hears who does."""
         return self._raft.leads or self._election.has_leader(self._clock())
 
+    def _hand_over(self) -> None:
+        now = time.monotonic()
+        if not self._raft.leads:
+            self._handover.end()
+        elif self._handover.is_due(now) and self._raft.transfer(self._handover.target):
+            self._handover.asked(now)
+
     def _consider(self, node_id: str, term: int, message: Message) -> None:
         match message["type"]:
             case "request_vote" if not message["handed_over"] and self._is_loyal():
@@ -313,9 +327,11 @@ class Engine:
         self._result(partial(self._outlet.restore, snapshot.state))
 
     def _refusal(self) -> SwarmnetError | None:
-        if self._raft.leads:
-            return None
-        return NotLeader("this manager does not lead", hint="Ask the manager that leads.")
+        if not self._raft.leads:
+            return NotLeader("this manager does not lead", hint="Ask the manager that leads.")
+        if self._handover.goes_on(time.monotonic()):
+            return NotLeader("this manager is handing over its lead", hint="Ask again in a moment.")
+        return None
 
     def _change_refusal(self) -> SwarmnetError | None:
         """Raft allows one change at a time; the library does not look."""

@@ -2,8 +2,8 @@
 
 Three of its module globals are replaced (there is no setting for them): what makes the journal, what makes
 the serializer, and `pickle`. One private attribute is written: the time of the next append, to send new
-entries at once instead of at the next period. A test compares the library's source with the one that this was
-written for.
+entries at once instead of at the next period; one is read: how far each follower has the log. A test compares
+the library's source with the one that this was written for.
 """
 # ruff: noqa: SLF001  the library's hooks for its owner have leading underscores
 
@@ -132,6 +132,11 @@ class Consensus:
         """The other members."""
         return {node.id: Member(node.id, node.address) for node in self._library.otherNodes}
 
+    def matched(self) -> dict[str, int]:
+        """Up to which entry each other member has the log, as far as this leader knows."""
+        known = self._library._SyncObj__raftMatchIndex
+        return {node.id: known.get(node, 0) for node in self._library.otherNodes}
+
     def tick(self) -> None:
         self._library.doTick(0.0)
 
@@ -168,9 +173,15 @@ class Consensus:
         if term > self.term:
             self._transport._onMessageReceived(Node(""), impossible)
 
-    def transfer(self) -> None:
-        """Ask the best follower to take over, if there is one that has all of the log."""
-        self._library.transferLeadership()
+    def transfer(self, node_id: str | None = None) -> bool:
+        """Ask a follower to take over: that one, or the one with most of the log.
+
+        False when it was not asked: it does not have all of the log (yet).
+        """
+        reasons: list[int] = []
+        node = None if node_id is None else Node(node_id)
+        self._library.transferLeadership(node, lambda _result, reason: reasons.append(reason))
+        return reasons == [FAIL_REASON.SUCCESS]
 
     def compact(self) -> None:
         """Take a snapshot and cut the log, soon."""

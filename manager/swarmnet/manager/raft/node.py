@@ -8,7 +8,9 @@ what the state machine has applied.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
@@ -25,6 +27,7 @@ from swarmnet.core.errors import (
     OutcomeUnknown,
     ResourceExhausted,
     SwarmnetError,
+    Unavailable,
 )
 from swarmnet.core.limits import MAX_COMMAND_BYTES
 from swarmnet.core.secret import SecretBytes
@@ -39,13 +42,16 @@ from swarmnet.manager.raft.member import Member
 from swarmnet.manager.raft.membership import Membership, check_reachable
 from swarmnet.manager.raft.pending import Answer, Pending, outcome_of, settle
 from swarmnet.manager.raft.service import RaftService, not_a_member
+from swarmnet.manager.raft.standing import Standing
 from swarmnet.manager.raft.wire import Dialer, Wire
 
 log = structlog.get_logger()
 
 __all__ = ["Dialer", "Member", "RaftNode", "RaftService", "StateMachine", "Tuning"]
 
-_HANDOVER_S: Final = 0.5
+_HANDOVER_S: Final = 1.5
+"""Longer than the engine tries, and a vote after that."""
+_STANDING_S: Final = 2.0
 _ONLY_MEMBER: Final = 1
 
 
@@ -72,6 +78,7 @@ class RaftNode:
         stored: storage.Storage,
         machine: StateMachine,
         *,
+        directory: Path,
         dial: Dialer,
         on_leadership: Callable[[bool], None],
         servicer: RaftService,
@@ -80,17 +87,20 @@ class RaftNode:
         self.servicer = servicer
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._me = me
+        self._directory = directory
         self._machine = machine
         self._dial = dial
         self._on_leadership = on_leadership
         self._storage = stored
         self._leads = False
-        self._deposed = asyncio.Event()
+        self._succeeded = asyncio.Event()  # another manager leads
         self._leader_id: str | None = None
         self._members: Mapping[str, Member] = stored.journal.members() | {me.node_id: me}
         self._addresses: dict[str, str] = {me.node_id: me.address}
+        self._heard: dict[str, float] = {}
         self._result: object = None
         self._pending = Pending()
+        self._leader_silent_s = 2 * tuning.election_max_s
         self._engine = Engine(me, stored, self, tuning)
         self._membership = Membership(self._engine, self._pending)
         self._wire = Wire(dial, self, lambda: me.address)
@@ -131,6 +141,7 @@ class RaftNode:
             me,
             stored,
             machine,
+            directory=directory,
             dial=dial,
             on_leadership=on_leadership,
             servicer=servicer or RaftService(),
@@ -159,6 +170,51 @@ class RaftNode:
     def reachable(self, node_id: str) -> bool:
         """Whether this manager has a connection to that one now."""
         return node_id == self._me.node_id or self._wire.is_connected(node_id)
+
+    def heard_ago_s(self, node_id: str) -> float | None:
+        """How long ago a message of that manager came in; None if none ever did."""
+        heard = self._heard.get(node_id)
+        return None if heard is None else time.monotonic() - heard
+
+    async def standing(self) -> Standing:
+        """Where Raft stands here. Unavailable when its thread does not answer: a disk that hangs, say."""
+        answer: asyncio.Future[Standing] = asyncio.get_running_loop().create_future()
+        self._engine.post(partial(self._engine.tell_standing, partial(_tell, answer)))
+        try:
+            async with asyncio.timeout(_STANDING_S):
+                standing = await answer
+        except TimeoutError:
+            raise Unavailable(
+                f"this manager's Raft did not answer within {_STANDING_S:g} s",
+                hint="Look at its log, and at the disk of its state directory.",
+            ) from None
+        return standing if self._is_heard(standing.leader_id) else replace(standing, leader_id=None)
+
+    async def sizes(self) -> storage.Sizes:
+        return await asyncio.to_thread(storage.sizes, self._directory)
+
+    async def transfer(self, node_id: str | None = None) -> str:
+        """Hand over leadership, to that manager or whoever has most of the log; returns who leads then.
+
+        NotLeader, NoLeader; FailedPrecondition when there is nobody to take it; Unavailable if nobody did in
+        time: then this manager leads on.
+        """
+        self._check_leads()
+        if node_id == self._me.node_id:
+            return node_id
+        if not any(map(self._wire.is_connected, self._members if node_id is None else [node_id])):
+            raise FailedPrecondition(
+                "no other manager can be reached"
+                if node_id is None
+                else f"manager {node_id} cannot be reached",
+                hint="`swarmnet raft status` shows which managers can be reached.",
+            )
+        if not await self._hand_over(node_id) or self._leader_id is None:
+            raise Unavailable(
+                "no other manager took over in time",
+                hint="A manager can only take over once it has all of the log: see `swarmnet raft status`.",
+            )
+        return self._leader_id
 
     async def propose(self, command: bytes, timeout_s: float = 5.0) -> object:
         """Have all managers apply a command; returns what this one's state machine returned.
@@ -228,11 +284,15 @@ class RaftNode:
         """A member's messages, from its stream (service.Part)."""
         await self._wire.receive(node_id, self._noting_address(node_id, batches))
 
+    async def hand_over(self) -> None:
+        """Before a stop, while the servers still run: give up leadership, if there is somebody to take it."""
+        if self._leads and any(map(self._wire.is_connected, self._members)):
+            await self._hand_over()
+
     async def stop(self) -> None:
         """Hand over leadership if possible, then stop; what was promised is on disk."""
+        await self.hand_over()
         self.servicer.part = None
-        if self._leads and len(self._members) > _ONLY_MEMBER:
-            await self._hand_over()
         await self._wire.close()
         await asyncio.to_thread(self._engine.stop)
         self._storage.close()
@@ -260,15 +320,15 @@ class RaftNode:
     def elected(self, leads: bool) -> None:
         self._leads = leads
         if leads:
-            self._deposed.clear()
-        else:
-            self._deposed.set()
+            self._succeeded.clear()
         log.info("leading the swarm" if leads else "no longer leading the swarm")
         self._on_leadership(leads)
 
     def view(self, leader_id: str | None, members: Mapping[str, Member]) -> None:
         self._leader_id = leader_id
         self._members = members
+        if leader_id not in {None, self._me.node_id}:
+            self._succeeded.set()
         self._place()
 
     def failed_with(self, error: Exception) -> None:
@@ -284,6 +344,7 @@ class RaftNode:
     # The wire's events (wire.Events)
 
     def received(self, node_id: str, term: int, message: Message) -> None:
+        self._heard[node_id] = time.monotonic()
         self._engine.post(partial(self._engine.received, node_id, term, message))
 
     def connected(self, node_id: str) -> None:
@@ -339,13 +400,28 @@ class RaftNode:
         """The command applied last is the one that `answer` is about, unless it failed."""
         settle(answer, self._result if error is None else error)
 
-    async def _hand_over(self) -> None:
-        self._engine.post(self._engine.transfer)
+    def _is_heard(self, leader_id: str | None) -> bool:
+        """The library goes on naming a leader that is gone, until another one is there."""
+        if leader_id is None or leader_id == self._me.node_id:
+            return True
+        silent_s = self.heard_ago_s(leader_id)
+        return silent_s is not None and silent_s < self._leader_silent_s
+
+    async def _hand_over(self, node_id: str | None = None) -> bool:
+        """Whether another manager leads now."""
+        self._engine.post(partial(self._engine.transfer, node_id))
         try:
             async with asyncio.timeout(_HANDOVER_S):
-                await self._deposed.wait()
+                await self._succeeded.wait()
         except TimeoutError:
             log.info("leadership not handed over", reason="no manager has all of the log")
+            return False
+        return True
+
+
+def _tell(answer: asyncio.Future[Standing], standing: Standing) -> None:
+    if not answer.done():
+        answer.set_result(standing)
 
 
 def _answer_reader(answer: Answer, current: bool) -> None:

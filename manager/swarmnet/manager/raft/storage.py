@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from swarmnet.api.v1 import raft_pb2 as raft
 from swarmnet.core.errors import FailedPrecondition
 from swarmnet.core.secret import SecretBytes
+from swarmnet.manager.raft import member
 from swarmnet.manager.raft.disk import REAL_DISK, Disk, Lock, damaged
-from swarmnet.manager.raft.entries import FIRST_INDEX
+from swarmnet.manager.raft.entries import (
+    COMMAND,
+    FIRST_INDEX,
+    MEMBERSHIP,
+    NO_OP,
+    Change,
+    Entry,
+    check_entry,
+    encode_payload,
+    to_proto,
+)
 from swarmnet.manager.raft.journal import Journal
 from swarmnet.manager.raft.member import Member
 from swarmnet.manager.raft.seal import create_data_key, load_data_key
 from swarmnet.manager.raft.snapshot import SnapshotFile
+
+_FIRST_TERM: Final = 1
 
 
 @dataclass(slots=True)
@@ -65,6 +80,69 @@ def open_existing(directory: Path, kek: SecretBytes, disk: Disk = REAL_DISK) -> 
         lock.close()
         raise
     return Storage(journal, snapshots, snapshot, lock)
+
+
+def create_from(directory: Path, kek: SecretBytes, me: Member, state: bytes, index: int) -> None:
+    """A log of this one member that starts with a state as of `index` (2 or more). Whoever is stopped in here
+    must start again with an empty directory. FailedPrecondition as `create`."""
+    stored = create(directory, kek, [me])
+    try:
+        previous, last = (Entry(bytes([NO_OP]), at, _FIRST_TERM) for at in (index - 1, index))
+        snapshot = raft.RaftSnapshot(
+            previous=to_proto(previous), last=to_proto(last), members=member.to_proto([me]), state=state
+        )
+        stored.snapshots.write(snapshot)
+        stored.journal.set_vote(_FIRST_TERM, None)
+        stored.journal.install(snapshot)
+        stored.journal.sync()
+    finally:
+        stored.close()
+
+
+def refound(stored: Storage, me: Member, commands: Callable[[int], Iterable[bytes]]) -> None:
+    """Make `me` the only member, and have these commands applied after all that the journal holds.
+
+    Durable at one stroke: the journal has all of it or is as it was. What was not agreed on before is from
+    here on. `commands` is told the index of the first one.
+    """
+    journal = stored.journal
+    term = journal.term + 1
+    journal.set_vote(term, me.node_id)
+    known = journal.members()
+    for each in known.values():
+        if each.node_id != me.node_id:
+            _append(journal, MEMBERSHIP, Change(remove=True, member=each), term)
+    if me.node_id not in known:
+        _append(journal, MEMBERSHIP, Change(remove=False, member=me), term)
+    for command in commands(journal.last.index + 1):
+        _append(journal, COMMAND, command, term)
+    journal.commit_index = journal.last.index
+    journal.sync()
+
+
+def _append(journal: Journal, kind: int, content: bytes | Change, term: int) -> None:
+    journal.append(check_entry(Entry(bytes([kind]) + encode_payload(content), journal.last.index + 1, term)))
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Bytes on disk."""
+
+    journal_bytes: int
+    snapshot_bytes: int
+
+
+def sizes(directory: Path) -> Sizes:
+    """Of a directory in use: a file may come or go meanwhile."""
+    return Sizes(_bytes_of(directory.glob("journal*")), _bytes_of(directory.glob("snapshot")))
+
+
+def _bytes_of(paths: Iterable[Path]) -> int:
+    total = 0
+    for path in paths:
+        with suppress(FileNotFoundError):
+            total += _bytes_of(path.iterdir()) if path.is_dir() else path.stat().st_size
+    return total
 
 
 def _journal(directory: Path) -> Path:

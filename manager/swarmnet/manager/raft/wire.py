@@ -120,6 +120,7 @@ class _Link:
         self._wake = asyncio.Event()
         self._call: Call | None = None
         self._refused = False
+        self._told = False
         self._task = asyncio.create_task(self._run(), name=f"raft-link-{member.node_id}")
 
     def send(self, message: raft.RaftMessage) -> None:
@@ -148,9 +149,17 @@ class _Link:
                 self._down()
                 pause_s = _RETRY_S[0]
             else:
-                log.debug("manager not reached", node=self.member.node_id, reason=why)
+                self._log_failure(why)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _RETRY_S[1])
+
+    def _log_failure(self, why: str) -> None:
+        """Being refused is for the operator: this manager was taken out while it was away."""
+        if self._refused and not self._told:
+            log.warning("refused by another manager", node=self.member.node_id, reason=why)
+            self._told = True
+        else:
+            log.debug("manager not reached", node=self.member.node_id, reason=why)
 
     async def _stream(self) -> str:
         """Open a stream and feed it until it breaks; says why it did."""
@@ -203,7 +212,7 @@ class _Link:
 
     def _up(self) -> None:
         self.connected = True
-        self._refused = False
+        self._refused = self._told = False
         log.info("manager connected", node=self.member.node_id, address=self.member.address)
         self._events.connected(self.member.node_id)
 

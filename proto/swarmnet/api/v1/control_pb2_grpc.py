@@ -170,6 +170,21 @@ class ControlStub:
                 request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.RotateKeysRequest.SerializeToString,
                 response_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.RotateKeysResponse.FromString,
                 _registered_method=True)
+        self.GetRaftStatus = channel.unary_unary(
+                '/swarmnet.api.v1.Control/GetRaftStatus',
+                request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.GetRaftStatusRequest.SerializeToString,
+                response_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.RaftStatus.FromString,
+                _registered_method=True)
+        self.TransferLeadership = channel.unary_unary(
+                '/swarmnet.api.v1.Control/TransferLeadership',
+                request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.TransferLeadershipRequest.SerializeToString,
+                response_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.TransferLeadershipResponse.FromString,
+                _registered_method=True)
+        self.Backup = channel.unary_stream(
+                '/swarmnet.api.v1.Control/Backup',
+                request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.BackupRequest.SerializeToString,
+                response_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.BackupPiece.FromString,
+                _registered_method=True)
         self.Watch = channel.unary_stream(
                 '/swarmnet.api.v1.Control/Watch',
                 request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.WatchRequest.SerializeToString,
@@ -355,6 +370,31 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRaftStatus(self, request, context):
+        """How Raft stands, as the manager that is asked sees it: it answers by itself, also while nobody leads. How far
+        each manager has the log only the leader knows: the manager asked asks it, and leaves it out if it gets no answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransferLeadership(self, request, context):
+        """Hands leadership over: to the manager named, or else to the one that has most of the log. Returns when another
+        manager leads. FAILED_PRECONDITION for the only manager, and for one that cannot be reached; UNAVAILABLE when
+        none took over in time, with this one leading on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Backup(self, request, context):
+        """The replicated state as of one moment after the call, as a file in the format of backup.proto, in pieces. It is
+        sealed with the key that the caller chose; the file is whole once `last` was received.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Watch(self, request, context):
         """Every change from now on, of the kinds asked for (all if none). After a break, list again.
         """
@@ -494,6 +534,21 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.RotateKeys,
                     request_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.RotateKeysRequest.FromString,
                     response_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.RotateKeysResponse.SerializeToString,
+            ),
+            'GetRaftStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRaftStatus,
+                    request_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.GetRaftStatusRequest.FromString,
+                    response_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.RaftStatus.SerializeToString,
+            ),
+            'TransferLeadership': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransferLeadership,
+                    request_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.TransferLeadershipRequest.FromString,
+                    response_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.TransferLeadershipResponse.SerializeToString,
+            ),
+            'Backup': grpc.unary_stream_rpc_method_handler(
+                    servicer.Backup,
+                    request_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.BackupRequest.FromString,
+                    response_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.BackupPiece.SerializeToString,
             ),
             'Watch': grpc.unary_stream_rpc_method_handler(
                     servicer.Watch,
@@ -1208,6 +1263,87 @@ class Control:
             '/swarmnet.api.v1.Control/RotateKeys',
             swarmnet_dot_api_dot_v1_dot_control__pb2.RotateKeysRequest.SerializeToString,
             swarmnet_dot_api_dot_v1_dot_control__pb2.RotateKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRaftStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarmnet.api.v1.Control/GetRaftStatus',
+            swarmnet_dot_api_dot_v1_dot_control__pb2.GetRaftStatusRequest.SerializeToString,
+            swarmnet_dot_api_dot_v1_dot_control__pb2.RaftStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransferLeadership(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarmnet.api.v1.Control/TransferLeadership',
+            swarmnet_dot_api_dot_v1_dot_control__pb2.TransferLeadershipRequest.SerializeToString,
+            swarmnet_dot_api_dot_v1_dot_control__pb2.TransferLeadershipResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Backup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/swarmnet.api.v1.Control/Backup',
+            swarmnet_dot_api_dot_v1_dot_control__pb2.BackupRequest.SerializeToString,
+            swarmnet_dot_api_dot_v1_dot_control__pb2.BackupPiece.FromString,
             options,
             channel_credentials,
             insecure,

@@ -82,6 +82,19 @@ class ControlStub:
     """Starts a rotation of one network's keys, of gossip ("gossip"), or of every scope (empty); ListKeys and
     Watch tell how it goes. Asked while one is in progress, another one follows it.
     """
+    GetRaftStatus: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetRaftStatusRequest, _control_pb2.RaftStatus]
+    """How Raft stands, as the manager that is asked sees it: it answers by itself, also while nobody leads. How far
+    each manager has the log only the leader knows: the manager asked asks it, and leaves it out if it gets no answer.
+    """
+    TransferLeadership: _grpc.UnaryUnaryMultiCallable[_control_pb2.TransferLeadershipRequest, _control_pb2.TransferLeadershipResponse]
+    """Hands leadership over: to the manager named, or else to the one that has most of the log. Returns when another
+    manager leads. FAILED_PRECONDITION for the only manager, and for one that cannot be reached; UNAVAILABLE when
+    none took over in time, with this one leading on.
+    """
+    Backup: _grpc.UnaryStreamMultiCallable[_control_pb2.BackupRequest, _control_pb2.BackupPiece]
+    """The replicated state as of one moment after the call, as a file in the format of backup.proto, in pieces. It is
+    sealed with the key that the caller chose; the file is whole once `last` was received.
+    """
     Watch: _grpc.UnaryStreamMultiCallable[_control_pb2.WatchRequest, _control_pb2.WatchEvent]
     """Every change from now on, of the kinds asked for (all if none). After a break, list again."""
 
@@ -137,6 +150,19 @@ class ControlAsyncStub(ControlStub):
     RotateKeys: _aio.UnaryUnaryMultiCallable[_control_pb2.RotateKeysRequest, _control_pb2.RotateKeysResponse]  # type: ignore[assignment]
     """Starts a rotation of one network's keys, of gossip ("gossip"), or of every scope (empty); ListKeys and
     Watch tell how it goes. Asked while one is in progress, another one follows it.
+    """
+    GetRaftStatus: _aio.UnaryUnaryMultiCallable[_control_pb2.GetRaftStatusRequest, _control_pb2.RaftStatus]  # type: ignore[assignment]
+    """How Raft stands, as the manager that is asked sees it: it answers by itself, also while nobody leads. How far
+    each manager has the log only the leader knows: the manager asked asks it, and leaves it out if it gets no answer.
+    """
+    TransferLeadership: _aio.UnaryUnaryMultiCallable[_control_pb2.TransferLeadershipRequest, _control_pb2.TransferLeadershipResponse]  # type: ignore[assignment]
+    """Hands leadership over: to the manager named, or else to the one that has most of the log. Returns when another
+    manager leads. FAILED_PRECONDITION for the only manager, and for one that cannot be reached; UNAVAILABLE when
+    none took over in time, with this one leading on.
+    """
+    Backup: _aio.UnaryStreamMultiCallable[_control_pb2.BackupRequest, _control_pb2.BackupPiece]  # type: ignore[assignment]
+    """The replicated state as of one moment after the call, as a file in the format of backup.proto, in pieces. It is
+    sealed with the key that the caller chose; the file is whole once `last` was received.
     """
     Watch: _aio.UnaryStreamMultiCallable[_control_pb2.WatchRequest, _control_pb2.WatchEvent]  # type: ignore[assignment]
     """Every change from now on, of the kinds asked for (all if none). After a break, list again."""
@@ -346,6 +372,37 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_control_pb2.RotateKeysResponse, _abc.Awaitable[_control_pb2.RotateKeysResponse]]:
         """Starts a rotation of one network's keys, of gossip ("gossip"), or of every scope (empty); ListKeys and
         Watch tell how it goes. Asked while one is in progress, another one follows it.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRaftStatus(
+        self,
+        request: _control_pb2.GetRaftStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.RaftStatus, _abc.Awaitable[_control_pb2.RaftStatus]]:
+        """How Raft stands, as the manager that is asked sees it: it answers by itself, also while nobody leads. How far
+        each manager has the log only the leader knows: the manager asked asks it, and leaves it out if it gets no answer.
+        """
+
+    @_abc_1.abstractmethod
+    def TransferLeadership(
+        self,
+        request: _control_pb2.TransferLeadershipRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.TransferLeadershipResponse, _abc.Awaitable[_control_pb2.TransferLeadershipResponse]]:
+        """Hands leadership over: to the manager named, or else to the one that has most of the log. Returns when another
+        manager leads. FAILED_PRECONDITION for the only manager, and for one that cannot be reached; UNAVAILABLE when
+        none took over in time, with this one leading on.
+        """
+
+    @_abc_1.abstractmethod
+    def Backup(
+        self,
+        request: _control_pb2.BackupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_control_pb2.BackupPiece], _abc.AsyncIterator[_control_pb2.BackupPiece]]:
+        """The replicated state as of one moment after the call, as a file in the format of backup.proto, in pieces. It is
+        sealed with the key that the caller chose; the file is whole once `last` was received.
         """
 
     @_abc_1.abstractmethod

@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from swarmnet.api.v1 import options_pb2 as swarmnet_dot_api_dot_v1_dot_options__pb2
 from swarmnet.api.v1 import types_pb2 as swarmnet_dot_api_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bswarmnet/api/v1/local.proto\x12\x0fswarmnet.api.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dswarmnet/api/v1/options.proto\x1a\x1bswarmnet/api/v1/types.proto\"\x10\n\x0eGetInfoRequest\"\xab\x02\n\tLocalInfo\x12#\n\x04role\x18\x01 \x01(\x0e\x32\x15.swarmnet.api.v1.Role\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x12\n\ncluster_id\x18\x04 \x01(\t\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x10\n\x08managers\x18\x07 \x03(\t\x12\x15\n\rrunning_tasks\x18\x08 \x01(\r\x12\x12\n\nmanager_id\x18\t \x01(\t\x12\x38\n\x07refused\x18\n \x03(\x0b\x32\'.swarmnet.api.v1.LocalInfo.RefusedEntry\x1a.\n\x0cRefusedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"z\n\x0bInitRequest\x12\x36\n\x13key_rotation_period\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\raddress_pools\x18\x02 \x03(\t\x12\x1c\n\x14subnet_prefix_length\x18\x03 \x01(\r\"_\n\x0cInitResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x19\n\x0cworker_token\x18\x03 \x01(\tB\x03\x80\x01\x01\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\"4\n\x0bJoinRequest\x12\x12\n\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x11\n\taddresses\x18\x02 \x03(\t\"3\n\x0cJoinResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\"\x1d\n\x0cLeaveRequest\x12\r\n\x05\x66orce\x18\x01 \x01(\x08\"\x0f\n\rLeaveResponse\"@\n\rAttachRequest\x12\x0f\n\x07network\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x03 \x03(\t2\x93\x03\n\x05Local\x12N\n\x07GetInfo\x12\x1f.swarmnet.api.v1.GetInfoRequest\x1a\x1a.swarmnet.api.v1.LocalInfo\"\x06\xca\xc9\x19\x02 \x01\x12K\n\x04Init\x12\x1c.swarmnet.api.v1.InitRequest\x1a\x1d.swarmnet.api.v1.InitResponse\"\x06\xca\xc9\x19\x02 \x01\x12K\n\x04Join\x12\x1c.swarmnet.api.v1.JoinRequest\x1a\x1d.swarmnet.api.v1.JoinResponse\"\x06\xca\xc9\x19\x02 \x01\x12N\n\x05Leave\x12\x1d.swarmnet.api.v1.LeaveRequest\x1a\x1e.swarmnet.api.v1.LeaveResponse\"\x06\xca\xc9\x19\x02 \x01\x12P\n\x06\x41ttach\x12\x1e.swarmnet.api.v1.AttachRequest\x1a\x1e.swarmnet.api.v1.LeaveResponse\"\x06\xca\xc9\x19\x02 \x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bswarmnet/api/v1/local.proto\x12\x0fswarmnet.api.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dswarmnet/api/v1/options.proto\x1a\x1bswarmnet/api/v1/types.proto\"\x10\n\x0eGetInfoRequest\"\xab\x02\n\tLocalInfo\x12#\n\x04role\x18\x01 \x01(\x0e\x32\x15.swarmnet.api.v1.Role\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x12\n\ncluster_id\x18\x04 \x01(\t\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x10\n\x08managers\x18\x07 \x03(\t\x12\x15\n\rrunning_tasks\x18\x08 \x01(\r\x12\x12\n\nmanager_id\x18\t \x01(\t\x12\x38\n\x07refused\x18\n \x03(\x0b\x32\'.swarmnet.api.v1.LocalInfo.RefusedEntry\x1a.\n\x0cRefusedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x95\x01\n\x0bInitRequest\x12\x36\n\x13key_rotation_period\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\raddress_pools\x18\x02 \x03(\t\x12\x1c\n\x14subnet_prefix_length\x18\x03 \x01(\r\x12\x19\n\x11\x66orce_new_cluster\x18\x04 \x01(\x08\"\x8e\x01\n\x0cInitResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x19\n\x0cworker_token\x18\x03 \x01(\tB\x03\x80\x01\x01\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12-\n\trecovered\x18\x05 \x01(\x0b\x32\x1a.swarmnet.api.v1.Recovered\"I\n\tRecovered\x12\x17\n\x0f\x63ommitted_index\x18\x01 \x01(\x04\x12\x12\n\nlast_index\x18\x02 \x01(\x04\x12\x0f\n\x07removed\x18\x03 \x03(\t\"0\n\x0eRestoreRequest\x12\x10\n\x03key\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\x97\x01\n\x0fRestoreResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\r\n\x05index\x18\x03 \x01(\x04\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07removed\x18\x05 \x03(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\"4\n\x0bJoinRequest\x12\x12\n\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x11\n\taddresses\x18\x02 \x03(\t\"3\n\x0cJoinResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\"\x1d\n\x0cLeaveRequest\x12\r\n\x05\x66orce\x18\x01 \x01(\x08\"\x0f\n\rLeaveResponse\"@\n\rAttachRequest\x12\x0f\n\x07network\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x03 \x03(\t2\xeb\x03\n\x05Local\x12N\n\x07GetInfo\x12\x1f.swarmnet.api.v1.GetInfoRequest\x1a\x1a.swarmnet.api.v1.LocalInfo\"\x06\xca\xc9\x19\x02 \x01\x12K\n\x04Init\x12\x1c.swarmnet.api.v1.InitRequest\x1a\x1d.swarmnet.api.v1.InitResponse\"\x06\xca\xc9\x19\x02 \x01\x12K\n\x04Join\x12\x1c.swarmnet.api.v1.JoinRequest\x1a\x1d.swarmnet.api.v1.JoinResponse\"\x06\xca\xc9\x19\x02 \x01\x12N\n\x05Leave\x12\x1d.swarmnet.api.v1.LeaveRequest\x1a\x1e.swarmnet.api.v1.LeaveResponse\"\x06\xca\xc9\x19\x02 \x01\x12V\n\x07Restore\x12\x1f.swarmnet.api.v1.RestoreRequest\x1a .swarmnet.api.v1.RestoreResponse\"\x06\xca\xc9\x19\x02 \x01(\x01\x12P\n\x06\x41ttach\x12\x1e.swarmnet.api.v1.AttachRequest\x1a\x1e.swarmnet.api.v1.LeaveResponse\"\x06\xca\xc9\x19\x02 \x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,6 +39,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOCALINFO_REFUSEDENTRY']._serialized_options = b'8\001'
   _globals['_INITRESPONSE'].fields_by_name['worker_token']._loaded_options = None
   _globals['_INITRESPONSE'].fields_by_name['worker_token']._serialized_options = b'\200\001\001'
+  _globals['_RESTOREREQUEST'].fields_by_name['key']._loaded_options = None
+  _globals['_RESTOREREQUEST'].fields_by_name['key']._serialized_options = b'\200\001\001'
   _globals['_JOINREQUEST'].fields_by_name['token']._loaded_options = None
   _globals['_JOINREQUEST'].fields_by_name['token']._serialized_options = b'\200\001\001'
   _globals['_LOCAL'].methods_by_name['GetInfo']._loaded_options = None
@@ -48,28 +51,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOCAL'].methods_by_name['Join']._serialized_options = b'\312\311\031\002 \001'
   _globals['_LOCAL'].methods_by_name['Leave']._loaded_options = None
   _globals['_LOCAL'].methods_by_name['Leave']._serialized_options = b'\312\311\031\002 \001'
+  _globals['_LOCAL'].methods_by_name['Restore']._loaded_options = None
+  _globals['_LOCAL'].methods_by_name['Restore']._serialized_options = b'\312\311\031\002 \001'
   _globals['_LOCAL'].methods_by_name['Attach']._loaded_options = None
   _globals['_LOCAL'].methods_by_name['Attach']._serialized_options = b'\312\311\031\002 \001'
-  _globals['_GETINFOREQUEST']._serialized_start=140
-  _globals['_GETINFOREQUEST']._serialized_end=156
-  _globals['_LOCALINFO']._serialized_start=159
-  _globals['_LOCALINFO']._serialized_end=458
-  _globals['_LOCALINFO_REFUSEDENTRY']._serialized_start=412
-  _globals['_LOCALINFO_REFUSEDENTRY']._serialized_end=458
-  _globals['_INITREQUEST']._serialized_start=460
-  _globals['_INITREQUEST']._serialized_end=582
-  _globals['_INITRESPONSE']._serialized_start=584
-  _globals['_INITRESPONSE']._serialized_end=679
-  _globals['_JOINREQUEST']._serialized_start=681
-  _globals['_JOINREQUEST']._serialized_end=733
-  _globals['_JOINRESPONSE']._serialized_start=735
-  _globals['_JOINRESPONSE']._serialized_end=786
-  _globals['_LEAVEREQUEST']._serialized_start=788
-  _globals['_LEAVEREQUEST']._serialized_end=817
-  _globals['_LEAVERESPONSE']._serialized_start=819
-  _globals['_LEAVERESPONSE']._serialized_end=834
-  _globals['_ATTACHREQUEST']._serialized_start=836
-  _globals['_ATTACHREQUEST']._serialized_end=900
-  _globals['_LOCAL']._serialized_start=903
-  _globals['_LOCAL']._serialized_end=1306
+  _globals['_GETINFOREQUEST']._serialized_start=173
+  _globals['_GETINFOREQUEST']._serialized_end=189
+  _globals['_LOCALINFO']._serialized_start=192
+  _globals['_LOCALINFO']._serialized_end=491
+  _globals['_LOCALINFO_REFUSEDENTRY']._serialized_start=445
+  _globals['_LOCALINFO_REFUSEDENTRY']._serialized_end=491
+  _globals['_INITREQUEST']._serialized_start=494
+  _globals['_INITREQUEST']._serialized_end=643
+  _globals['_INITRESPONSE']._serialized_start=646
+  _globals['_INITRESPONSE']._serialized_end=788
+  _globals['_RECOVERED']._serialized_start=790
+  _globals['_RECOVERED']._serialized_end=863
+  _globals['_RESTOREREQUEST']._serialized_start=865
+  _globals['_RESTOREREQUEST']._serialized_end=913
+  _globals['_RESTORERESPONSE']._serialized_start=916
+  _globals['_RESTORERESPONSE']._serialized_end=1067
+  _globals['_JOINREQUEST']._serialized_start=1069
+  _globals['_JOINREQUEST']._serialized_end=1121
+  _globals['_JOINRESPONSE']._serialized_start=1123
+  _globals['_JOINRESPONSE']._serialized_end=1174
+  _globals['_LEAVEREQUEST']._serialized_start=1176
+  _globals['_LEAVEREQUEST']._serialized_end=1205
+  _globals['_LEAVERESPONSE']._serialized_start=1207
+  _globals['_LEAVERESPONSE']._serialized_end=1222
+  _globals['_ATTACHREQUEST']._serialized_start=1224
+  _globals['_ATTACHREQUEST']._serialized_end=1288
+  _globals['_LOCAL']._serialized_start=1291
+  _globals['_LOCAL']._serialized_end=1782
 # @@protoc_insertion_point(module_scope)

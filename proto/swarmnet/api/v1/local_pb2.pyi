@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from swarmnet.api.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
@@ -119,7 +120,13 @@ class InitRequest(_message.Message):
     KEY_ROTATION_PERIOD_FIELD_NUMBER: _builtins.int
     ADDRESS_POOLS_FIELD_NUMBER: _builtins.int
     SUBNET_PREFIX_LENGTH_FIELD_NUMBER: _builtins.int
+    FORCE_NEW_CLUSTER_FIELD_NUMBER: _builtins.int
     subnet_prefix_length: _builtins.int
+    force_new_cluster: _builtins.bool
+    """For a manager of a swarm whose majority is lost for good: it becomes the only one, with the state that it has.
+    Entries of its journal that were not agreed on yet count from then on. FAILED_PRECONDITION while a manager leads.
+    With it, nothing else may be given.
+    """
     @_builtins.property
     def key_rotation_period(self) -> _duration_pb2.Duration: ...
     @_builtins.property
@@ -130,10 +137,11 @@ class InitRequest(_message.Message):
         key_rotation_period: _duration_pb2.Duration | None = ...,
         address_pools: _abc.Iterable[_builtins.str] | None = ...,
         subnet_prefix_length: _builtins.int = ...,
+        force_new_cluster: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key_rotation_period", b"key_rotation_period"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_pools", b"address_pools", "key_rotation_period", b"key_rotation_period", "subnet_prefix_length", b"subnet_prefix_length"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_pools", b"address_pools", "force_new_cluster", b"force_new_cluster", "key_rotation_period", b"key_rotation_period", "subnet_prefix_length", b"subnet_prefix_length"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -147,11 +155,16 @@ class InitResponse(_message.Message):
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
     WORKER_TOKEN_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    RECOVERED_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     cluster_id: _builtins.str
     worker_token: _builtins.str
     address: _builtins.str
     """host:port for `swarm join`"""
+    @_builtins.property
+    def recovered(self) -> Global___Recovered:
+        """with force_new_cluster"""
+
     def __init__(
         self,
         *,
@@ -159,14 +172,113 @@ class InitResponse(_message.Message):
         cluster_id: _builtins.str = ...,
         worker_token: _builtins.str = ...,
         address: _builtins.str = ...,
+        recovered: Global___Recovered | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["recovered", b"recovered"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "cluster_id", b"cluster_id", "node_id", b"node_id", "worker_token", b"worker_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "cluster_id", b"cluster_id", "node_id", b"node_id", "recovered", b"recovered", "worker_token", b"worker_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InitResponse: _TypeAlias = InitResponse  # noqa: Y015
+
+@_typing.final
+class Recovered(_message.Message):
+    """What a manager that became the only one went on from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMITTED_INDEX_FIELD_NUMBER: _builtins.int
+    LAST_INDEX_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    committed_index: _builtins.int
+    """this manager knew that the swarm had agreed up to here"""
+    last_index: _builtins.int
+    """its journal ended here; what is after committed_index counts now"""
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """hostnames of the managers taken out"""
+
+    def __init__(
+        self,
+        *,
+        committed_index: _builtins.int = ...,
+        last_index: _builtins.int = ...,
+        removed: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed_index", b"committed_index", "last_index", b"last_index", "removed", b"removed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Recovered: _TypeAlias = Recovered  # noqa: Y015
+
+@_typing.final
+class RestoreRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    key: _builtins.bytes
+    """in the first message only"""
+    data: _builtins.bytes
+    """the file, in order"""
+    def __init__(
+        self,
+        *,
+        key: _builtins.bytes = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreRequest: _TypeAlias = RestoreRequest  # noqa: Y015
+
+@_typing.final
+class RestoreResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    cluster_id: _builtins.str
+    index: _builtins.int
+    """of the last change in the backup"""
+    address: _builtins.str
+    """host:port for `swarm join`"""
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """of the backup"""
+
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """hostnames of the managers taken out"""
+
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        cluster_id: _builtins.str = ...,
+        index: _builtins.int = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        removed: _abc.Iterable[_builtins.str] | None = ...,
+        address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "cluster_id", b"cluster_id", "created_at", b"created_at", "index", b"index", "node_id", b"node_id", "removed", b"removed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreResponse: _TypeAlias = RestoreResponse  # noqa: Y015
 
 @_typing.final
 class JoinRequest(_message.Message):

@@ -55,6 +55,11 @@ class LocalStub:
                 request_serializer=swarmnet_dot_api_dot_v1_dot_local__pb2.LeaveRequest.SerializeToString,
                 response_deserializer=swarmnet_dot_api_dot_v1_dot_local__pb2.LeaveResponse.FromString,
                 _registered_method=True)
+        self.Restore = channel.stream_unary(
+                '/swarmnet.api.v1.Local/Restore',
+                request_serializer=swarmnet_dot_api_dot_v1_dot_local__pb2.RestoreRequest.SerializeToString,
+                response_deserializer=swarmnet_dot_api_dot_v1_dot_local__pb2.RestoreResponse.FromString,
+                _registered_method=True)
         self.Attach = channel.unary_unary(
                 '/swarmnet.api.v1.Local/Attach',
                 request_serializer=swarmnet_dot_api_dot_v1_dot_local__pb2.AttachRequest.SerializeToString,
@@ -73,7 +78,8 @@ class LocalServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Init(self, request, context):
-        """Managers only: makes a new cluster with this node as its one manager. FAILED_PRECONDITION in a swarm.
+        """Managers only: makes a new cluster with this node as its one manager. FAILED_PRECONDITION in a swarm, unless
+        force_new_cluster: see there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,6 +95,16 @@ class LocalServicer:
     def Leave(self, request, context):
         """Leaves: a worker stops its tasks and takes all of its kernel state out. A manager refuses without force
         when the swarm would lose its majority, or its last manager.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Restore(self, request_iterator, context):
+        """Managers only: makes a cluster out of a backup, with this node, under a new id, as its one manager. The state is
+        that of the backup but for its managers, which are removed, and its keys, which are new. FAILED_PRECONDITION in a
+        swarm, or for a wrong key; INVALID_ARGUMENT for a file that is damaged or of another format. The swarm that the
+        backup was made of must not run any more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,6 +139,11 @@ def add_LocalServicer_to_server(servicer, server):
                     servicer.Leave,
                     request_deserializer=swarmnet_dot_api_dot_v1_dot_local__pb2.LeaveRequest.FromString,
                     response_serializer=swarmnet_dot_api_dot_v1_dot_local__pb2.LeaveResponse.SerializeToString,
+            ),
+            'Restore': grpc.stream_unary_rpc_method_handler(
+                    servicer.Restore,
+                    request_deserializer=swarmnet_dot_api_dot_v1_dot_local__pb2.RestoreRequest.FromString,
+                    response_serializer=swarmnet_dot_api_dot_v1_dot_local__pb2.RestoreResponse.SerializeToString,
             ),
             'Attach': grpc.unary_unary_rpc_method_handler(
                     servicer.Attach,
@@ -239,6 +260,33 @@ class Local:
             '/swarmnet.api.v1.Local/Leave',
             swarmnet_dot_api_dot_v1_dot_local__pb2.LeaveRequest.SerializeToString,
             swarmnet_dot_api_dot_v1_dot_local__pb2.LeaveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Restore(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/swarmnet.api.v1.Local/Restore',
+            swarmnet_dot_api_dot_v1_dot_local__pb2.RestoreRequest.SerializeToString,
+            swarmnet_dot_api_dot_v1_dot_local__pb2.RestoreResponse.FromString,
             options,
             channel_credentials,
             insecure,

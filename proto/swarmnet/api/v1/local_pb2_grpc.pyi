@@ -35,12 +35,20 @@ class LocalStub:
     def __new__(cls, channel: _aio.Channel) -> LocalAsyncStub: ...
     GetInfo: _grpc.UnaryUnaryMultiCallable[_local_pb2.GetInfoRequest, _local_pb2.LocalInfo]
     Init: _grpc.UnaryUnaryMultiCallable[_local_pb2.InitRequest, _local_pb2.InitResponse]
-    """Managers only: makes a new cluster with this node as its one manager. FAILED_PRECONDITION in a swarm."""
+    """Managers only: makes a new cluster with this node as its one manager. FAILED_PRECONDITION in a swarm, unless
+    force_new_cluster: see there.
+    """
     Join: _grpc.UnaryUnaryMultiCallable[_local_pb2.JoinRequest, _local_pb2.JoinResponse]
     """Joins a cluster, as what the token says: a worker's daemon takes worker tokens, a manager's manager tokens."""
     Leave: _grpc.UnaryUnaryMultiCallable[_local_pb2.LeaveRequest, _local_pb2.LeaveResponse]
     """Leaves: a worker stops its tasks and takes all of its kernel state out. A manager refuses without force
     when the swarm would lose its majority, or its last manager.
+    """
+    Restore: _grpc.StreamUnaryMultiCallable[_local_pb2.RestoreRequest, _local_pb2.RestoreResponse]
+    """Managers only: makes a cluster out of a backup, with this node, under a new id, as its one manager. The state is
+    that of the backup but for its managers, which are removed, and its keys, which are new. FAILED_PRECONDITION in a
+    swarm, or for a wrong key; INVALID_ARGUMENT for a file that is damaged or of another format. The swarm that the
+    backup was made of must not run any more.
     """
     Attach: _grpc.UnaryUnaryMultiCallable[_local_pb2.AttachRequest, _local_pb2.LeaveResponse]
     """A worker's answer to `swarmnet run --network`: refused in a swarm, with what to do instead."""
@@ -52,12 +60,20 @@ class LocalAsyncStub(LocalStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetInfo: _aio.UnaryUnaryMultiCallable[_local_pb2.GetInfoRequest, _local_pb2.LocalInfo]  # type: ignore[assignment]
     Init: _aio.UnaryUnaryMultiCallable[_local_pb2.InitRequest, _local_pb2.InitResponse]  # type: ignore[assignment]
-    """Managers only: makes a new cluster with this node as its one manager. FAILED_PRECONDITION in a swarm."""
+    """Managers only: makes a new cluster with this node as its one manager. FAILED_PRECONDITION in a swarm, unless
+    force_new_cluster: see there.
+    """
     Join: _aio.UnaryUnaryMultiCallable[_local_pb2.JoinRequest, _local_pb2.JoinResponse]  # type: ignore[assignment]
     """Joins a cluster, as what the token says: a worker's daemon takes worker tokens, a manager's manager tokens."""
     Leave: _aio.UnaryUnaryMultiCallable[_local_pb2.LeaveRequest, _local_pb2.LeaveResponse]  # type: ignore[assignment]
     """Leaves: a worker stops its tasks and takes all of its kernel state out. A manager refuses without force
     when the swarm would lose its majority, or its last manager.
+    """
+    Restore: _aio.StreamUnaryMultiCallable[_local_pb2.RestoreRequest, _local_pb2.RestoreResponse]  # type: ignore[assignment]
+    """Managers only: makes a cluster out of a backup, with this node, under a new id, as its one manager. The state is
+    that of the backup but for its managers, which are removed, and its keys, which are new. FAILED_PRECONDITION in a
+    swarm, or for a wrong key; INVALID_ARGUMENT for a file that is damaged or of another format. The swarm that the
+    backup was made of must not run any more.
     """
     Attach: _aio.UnaryUnaryMultiCallable[_local_pb2.AttachRequest, _local_pb2.LeaveResponse]  # type: ignore[assignment]
     """A worker's answer to `swarmnet run --network`: refused in a swarm, with what to do instead."""
@@ -78,7 +94,9 @@ class LocalServicer(metaclass=_abc_1.ABCMeta):
         request: _local_pb2.InitRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_local_pb2.InitResponse, _abc.Awaitable[_local_pb2.InitResponse]]:
-        """Managers only: makes a new cluster with this node as its one manager. FAILED_PRECONDITION in a swarm."""
+        """Managers only: makes a new cluster with this node as its one manager. FAILED_PRECONDITION in a swarm, unless
+        force_new_cluster: see there.
+        """
 
     @_abc_1.abstractmethod
     def Join(
@@ -96,6 +114,18 @@ class LocalServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_local_pb2.LeaveResponse, _abc.Awaitable[_local_pb2.LeaveResponse]]:
         """Leaves: a worker stops its tasks and takes all of its kernel state out. A manager refuses without force
         when the swarm would lose its majority, or its last manager.
+        """
+
+    @_abc_1.abstractmethod
+    def Restore(
+        self,
+        request_iterator: _MaybeAsyncIterator[_local_pb2.RestoreRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_local_pb2.RestoreResponse, _abc.Awaitable[_local_pb2.RestoreResponse]]:
+        """Managers only: makes a cluster out of a backup, with this node, under a new id, as its one manager. The state is
+        that of the backup but for its managers, which are removed, and its keys, which are new. FAILED_PRECONDITION in a
+        swarm, or for a wrong key; INVALID_ARGUMENT for a file that is damaged or of another format. The swarm that the
+        backup was made of must not run any more.
         """
 
     @_abc_1.abstractmethod

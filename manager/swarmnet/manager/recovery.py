@@ -1,0 +1,219 @@
+"""A manager that becomes the only one: of a swarm that lost its majority, or of one that is restored.
+
+Either way the state may be older than what the workers have seen, and the other managers have all its
+secrets. So these are taken out, and every key is replaced by a new one that no node has ever used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.core.backup import Backup
+from swarmnet.core.errors import FailedPrecondition, InvalidArgument
+from swarmnet.core.ids import make_id
+from swarmnet.core.secret import SecretBytes
+from swarmnet.core.state import Applied, State, Transaction
+from swarmnet.core.timestamps import stamp
+from swarmnet.manager.active import ActiveManager
+from swarmnet.manager.allocator import next_node_index
+from swarmnet.manager.ca.authority import Authority
+from swarmnet.manager.ca.files import IdentityFiles
+from swarmnet.manager.control.cluster import secrets_of
+from swarmnet.manager.entering import FIRST_LEAD_S, own_credentials
+from swarmnet.manager.keymanager import replace_keys, terms_of
+from swarmnet.manager.raft import entries, storage
+from swarmnet.manager.raft.member import Member
+from swarmnet.manager.raft.standing import Standing
+from swarmnet.manager.settings import Settings
+
+log = structlog.get_logger()
+
+_SCOPES_AT_ONCE: Final = 500
+"""In one command, which must fit one entry of the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refounded:
+    """`last_index`: where the journal ended before; `removed`: hostnames of the other managers."""
+
+    last_index: int
+    removed: tuple[str, ...]
+
+
+def become_only_manager(state: State, me: types.Node, now: float, first_index: int) -> Iterator[bytes]:
+    """The commands, from `first_index` on, that leave `me` as the only manager and replace all keys.
+
+    Each was applied to `state` when it is handed out.
+    """
+    steps: list[Callable[[Transaction], None]] = [lambda transaction: _take_over(transaction, me)]
+    scopes = [scope.meta.id for scope in state.all(types.KeyScope)]
+    for start in range(0, len(scopes), _SCOPES_AT_ONCE):
+        chosen = scopes[start : start + _SCOPES_AT_ONCE]
+        steps.append(lambda transaction, chosen=chosen: _replace_all(transaction, chosen, now))  # type: ignore[misc]
+    for index, decide in enumerate(steps, first_index):
+        transaction = Transaction(state)
+        decide(transaction)
+        command = transaction.command(stamp(now))
+        assert command is not None, "nothing to take over"
+        raw = command.SerializeToString()
+        outcome = state.apply(index, raw)
+        assert isinstance(outcome, Applied), "nobody else changes the state here"
+        yield raw
+
+
+def other_managers(state: State, node_id: str) -> tuple[str, ...]:
+    """Hostnames of all managers but this one."""
+    return tuple(
+        node.hostname
+        for node in state.all(types.Node)
+        if node.role == types.ROLE_MANAGER and node.meta.id != node_id
+    )
+
+
+def _take_over(transaction: Transaction, me: types.Node) -> None:
+    for node in transaction.scan(types.Node):
+        if node.role == types.ROLE_MANAGER and node.meta.id != me.meta.id:
+            transaction.remove(node)
+    known = transaction.get(types.Node, me.meta.id)
+    changed = transaction.edit(me if known is None else known)
+    if known is None:
+        changed.index = next_node_index(transaction)
+    changed.address, changed.bootstrap_address = me.address, me.bootstrap_address
+    transaction.put(changed)
+
+
+def _replace_all(transaction: Transaction, scope_ids: list[str], now: float) -> None:
+    period_s = terms_of(transaction.cluster()).period_s
+    for scope_id in scope_ids:
+        scope = transaction.get(types.KeyScope, scope_id)
+        assert scope is not None
+        replace_keys(transaction, scope, now, period_s)
+
+
+def _this_manager(settings: Settings, node_id: str) -> types.Node:
+    return types.Node(
+        meta=types.Meta(id=node_id),
+        role=types.ROLE_MANAGER,
+        hostname=socket.gethostname(),
+        address=settings.address,
+        bootstrap_address=settings.bootstrap_address,
+    )
+
+
+# A lost majority
+
+
+async def check_majority_lost(active: ActiveManager) -> Standing:
+    """Where Raft stands, if nobody leads. FailedPrecondition while a manager does: nothing is lost then."""
+    standing = await active.peers.raft().standing()
+    if standing.leader_id is not None:
+        raise FailedPrecondition(
+            f"the swarm has a leader, {standing.leader_id}: its majority is not lost",
+            hint="Take managers that are gone out with `swarmnet node rm --force`; new ones can join then.",
+        )
+    return standing
+
+
+def refound(settings: Settings, node_id: str, kek: SecretBytes) -> Refounded:
+    """Make this manager, whose Raft is stopped, the only member of its swarm. Blocks.
+
+    Killed at any instant it was done wholly or not at all. Internal for a damaged directory, OSError for a
+    full disk: nothing has changed then.
+    """
+    stored = storage.open_existing(raft_directory(settings), kek)
+    try:
+        state = _state_of(stored)
+        removed, last_index = other_managers(state, node_id), stored.journal.last.index
+        me = _this_manager(settings, node_id)
+
+        def commands(first_index: int) -> Iterator[bytes]:
+            return become_only_manager(state, me, time.time(), first_index)
+
+        storage.refound(stored, Member(node_id, settings.address), commands)
+    finally:
+        stored.close()
+    return Refounded(last_index, removed)
+
+
+def raft_directory(settings: Settings) -> Path:
+    return settings.state_dir / "raft"
+
+
+def _state_of(stored: storage.Storage) -> State:
+    """The state that the snapshot and all of the journal make, agreed on or not."""
+    state, covered = State(), entries.FIRST_INDEX
+    if stored.snapshot is not None:
+        state.restore(stored.snapshot.state)
+        covered = stored.snapshot.last.index
+    for entry in stored.journal.entries:
+        if entry.index <= covered or entry.command[0] != entries.COMMAND:
+            continue
+        content = entries.decode_payload(entry.command[1:])
+        assert isinstance(content, bytes), "the kind of the entry says so"
+        try:
+            state.apply(entry.index, content)
+        except Exception:  # as RaftNode has it: a command that cannot be applied changes nothing
+            log.exception("a command could not be applied", index=entry.index)
+    return state
+
+
+# A backup
+
+
+async def restore_swarm(
+    settings: Settings, files: IdentityFiles, backup: Backup
+) -> tuple[ActiveManager, tuple[str, ...]]:
+    """A swarm of this one manager, and the hostnames of those it had. The identity is saved last: before,
+    there is nothing to start from."""
+    files.erase()  # what an attempt that was interrupted left
+    state = _state_in(backup)
+    transaction = Transaction(state)
+    cluster = transaction.cluster()
+    root_key = SecretBytes(secrets_of(transaction).root_key_pem)
+    authority = Authority.load(cluster.root_certificate_pem.encode(), root_key)
+    node_id = make_id(secrets.token_bytes(16))
+    credentials = own_credentials(authority, node_id, cluster.meta.id)
+    removed = other_managers(state, node_id)
+    await asyncio.to_thread(_write_log, settings, files, state, node_id)
+    active = ActiveManager(settings, files, credentials)
+    await active.start()
+    try:
+        await active.wait_until_leading(FIRST_LEAD_S)
+        files.save(credentials)
+    except BaseException:
+        await active.stop()
+        raise
+    return active, removed
+
+
+def _write_log(settings: Settings, files: IdentityFiles, state: State, node_id: str) -> None:
+    me = _this_manager(settings, node_id)
+    for _ in become_only_manager(state, me, time.time(), state.index + 1):
+        pass
+    member = Member(node_id, settings.address)
+    storage.create_from(raft_directory(settings), files.kek(), member, state.freeze()(), state.index)
+
+
+def _state_in(backup: Backup) -> State:
+    state = State()
+    try:
+        state.restore(backup.state)
+    except DecodeError:
+        state = State()
+    if state.cluster() is None:
+        raise InvalidArgument(
+            "the backup opens, but holds no swarm",
+            hint="Restore it with the version of swarmnet that made it, or take another backup.",
+        )
+    return state
