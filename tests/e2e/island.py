@@ -57,6 +57,7 @@ class Host:
         arguments.append(f"--advertise-addr={self.address}")
         if self.kind == "manager":
             arguments += [f"--listen-addr={self.address}:2377", f"--bootstrap-addr={self.bootstrap}"]
+            arguments.append(f"--raft-addr={self.address}:2374")
         else:
             arguments.append(f"--gossip-addr={self.address}:7946")
         with (self.folder / "log").open("ab") as log:

@@ -35,6 +35,7 @@ class Manager:
     folder: Path
     port: int = field(default_factory=free_port)
     bootstrap_port: int = field(default_factory=free_port)
+    raft_port: int = field(default_factory=free_port)
     process: asyncio.subprocess.Process | None = None
 
     @property
@@ -55,6 +56,7 @@ class Manager:
             f"--run-dir={self.folder}/run",
             f"--listen-addr={self.address}",
             f"--bootstrap-addr={self.bootstrap}",
+            f"--raft-addr=127.0.0.1:{self.raft_port}",
             "--advertise-addr=127.0.0.1",
             "--log-level=info",
         ]

@@ -48,6 +48,7 @@ class RaftProcess:
         config = {
             "node_id": mine.node_id,
             "port": mine.port,
+            "raft_port": mine.raft_port,
             "directory": str(mine.directory),
             "certificate": mine.credentials.certificate_pem.decode(),
             "key": mine.credentials.key.reveal().decode(),
@@ -143,6 +144,7 @@ async def run() -> None:
     key = SecretBytes(config["key"].encode())
     mine = Credentials(config["certificate"].encode(), key, config["root"].encode())
     manager = Manager(config["node_id"], mine, Path(config["directory"]), config["port"])
+    manager.raft_port = config["raft_port"]
     manager.tuning = Tuning(log_entries=config["log_entries"])
     manager.told = lambda leads: say("leads" if leads else "follows")
     if "join" in config:

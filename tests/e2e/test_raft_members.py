@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
+from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import grpc.aio
 import pytest
 from tests.unit.raft_cluster import Lines, Manager, certificate, cluster, free_port, name_of, until
+from tests.unit.raft_peer import Peer
 
 from swarmnet.api.v1 import raft_pb2, raft_pb2_grpc
 from swarmnet.core.errors import (
@@ -24,39 +24,24 @@ from swarmnet.core.errors import (
 )
 from swarmnet.core.secret import SecretBytes
 from swarmnet.manager.identity import CallerRole
-from swarmnet.manager.raft.member import Member, to_proto
-from swarmnet.manager.raft.node import RaftNode, Tuning
+from swarmnet.manager.peer_tls import PeerSecurity
+from swarmnet.manager.raft.member import Member, message_of
+from swarmnet.manager.raft.node import RaftNode, Tuning, Wire
 from swarmnet.manager.tls import node_channel
 
 
-async def refusal(asking: Manager, asked: Manager, batch: raft_pb2.RaftBatch) -> grpc.StatusCode:
-    """How `asked` ends a stream on which `asking` sends one batch."""
-    async with asking.channel(asked.member) as channel:
-        call = raft_pb2_grpc.RaftStub(channel).Exchange()
-        await send(call, batch)
-        return await end_of(call)
-
-
-async def welcomed(channel: grpc.aio.Channel) -> Any:
-    """A stream that was taken in."""
-    call = raft_pb2_grpc.RaftStub(channel).Exchange()
-    await call.write(raft_pb2.RaftBatch())
-    assert await anext(aiter(call)) == raft_pb2.RaftWelcome()
-    return call
-
-
-async def send(call: Any, batch: raft_pb2.RaftBatch) -> None:
-    """Write a batch on a stream that may have been ended already: `end_of` says how."""
-    with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-        await call.write(batch)
-
-
-async def end_of(call: Any) -> grpc.StatusCode:
-    """The status of a stream, after all that was answered on it."""
-    with suppress(grpc.aio.AioRpcError):
-        async for _ in call:
-            pass
-    return grpc.StatusCode(await call.code())
+async def told(
+    asking: Manager, asked: Manager, *messages: raft_pb2.RaftMessage
+) -> raft_pb2.RaftWelcome | None:
+    """What `asked` says to `asking`'s Raft last: refused, or nothing before it ends the connection."""
+    peer = await Peer.connect(asking.credentials, asked.member)
+    peer.greet(asking.member)
+    last = None
+    while (said := await peer.welcome()) is not None:
+        last = said
+        if said == raft_pb2.RaftWelcome():
+            peer.send(raft_pb2.RaftBatch(messages=messages))
+    return last
 
 
 async def test_a_lone_manager_leads_at_once_and_answers(tmp_path: Path) -> None:
@@ -128,7 +113,7 @@ async def test_a_manager_comes_back_at_another_address(tmp_path: Path) -> None:
         mover = next(each for each in made.managers if each is not made.leaders()[0])
         await mover.stop()
         await made.put(b"while away")
-        mover.port = free_port()
+        mover.port, mover.raft_port = free_port(), free_port()
         await mover.start()
         leader = await made.leader()
         await until(lambda: mover.machine.lines == leader.machine.lines)
@@ -158,7 +143,7 @@ async def test_a_removed_manager_has_no_part_any_more(tmp_path: Path) -> None:
         async with gone.channel(leader.member) as channel:
             await raft_pb2_grpc.RaftStub(channel).Leave(raft_pb2.RaftLeaveRequest(node_id=gone.node_id))
         assert set(leader.node.members) == {each.node_id for each in made.managers if each is not gone}
-        assert await refusal(gone, leader, raft_pb2.RaftBatch()) is grpc.StatusCode.PERMISSION_DENIED
+        assert await told(gone, leader) == raft_pb2.RaftWelcome(refused=True)
         with pytest.raises(NotFound):
             await leader.node.remove_member(gone.node_id)
         with pytest.raises(NotLeader):
@@ -179,44 +164,28 @@ async def test_a_removed_manager_does_not_stand_against_the_leader_that_removed_
         assert (leader.node._engine._raft.term, engine._raft.term) == (term, term)
 
 
-async def test_a_stream_that_outlives_its_membership_is_refused(tmp_path: Path) -> None:
-    async with cluster(tmp_path, 3) as made:
-        leader = await made.leader()
-        gone = next(each for each in made.managers if each is not leader)
-        async with gone.channel(leader.member) as channel:
-            call = await welcomed(channel)
-            await leader.node.remove_member(gone.node_id)
-            await send(call, raft_pb2.RaftBatch())
-            assert await end_of(call) is grpc.StatusCode.PERMISSION_DENIED
-
-
 async def test_strangers_and_workers_are_refused(tmp_path: Path) -> None:
     async with cluster(tmp_path, 1) as made:
         leader = await made.leader()
         stranger = Manager(name_of(8), certificate(made.root, name_of(8)), tmp_path)
         worker = Manager(name_of(9), certificate(made.root, name_of(9), CallerRole.WORKER), tmp_path)
-        for each in (stranger, worker):
-            code = await refusal(each, leader, raft_pb2.RaftBatch())
-            assert code is grpc.StatusCode.PERMISSION_DENIED
+        assert await told(stranger, leader) == raft_pb2.RaftWelcome(refused=True)
+        assert await told(worker, leader) is None
+        assert leader.refused == {"PERMISSION_DENIED": 2}
         async with stranger.channel(leader.member) as channel:
-            for_another = raft_pb2.RaftJoinRequest(member=to_proto([Member(name_of(7), "127.0.0.1:1")])[0])
+            for_another = raft_pb2.RaftJoinRequest(
+                member=message_of(Member(name_of(7), "127.0.0.1:1", "127.0.0.1:2"))
+            )
             with pytest.raises(grpc.aio.AioRpcError, match="for itself only"):
                 await raft_pb2_grpc.RaftStub(channel).Join(for_another)
 
 
-async def test_a_member_that_talks_nonsense_or_for_another_is_cut_off(tmp_path: Path) -> None:
+async def test_a_member_that_talks_nonsense_is_cut_off(tmp_path: Path) -> None:
     async with cluster(tmp_path, 2) as made:
         leader = await made.leader()
         other = next(each for each in made.managers if each is not leader)
-        nonsense = raft_pb2.RaftBatch(messages=[raft_pb2.RaftMessage(term=9)])
-        assert await refusal(other, leader, nonsense) is grpc.StatusCode.INVALID_ARGUMENT
-        async with other.channel(leader.member) as channel:
-            metadata = (
-                ("swarmnet-forwarded-node", leader.node_id),
-                ("swarmnet-forwarded-role", CallerRole.MANAGER.value),
-            )
-            call = raft_pb2_grpc.RaftStub(channel).Exchange(metadata=metadata)
-            assert await end_of(call) is grpc.StatusCode.PERMISSION_DENIED
+        assert await told(other, leader, raft_pb2.RaftMessage(term=9)) == raft_pb2.RaftWelcome()
+        assert leader.refused == {"INVALID_ARGUMENT": 1}
         await made.put(b"after")
 
 
@@ -245,7 +214,7 @@ async def test_another_key_does_not_start_it(tmp_path: Path) -> None:
         await only.stop()
         with pytest.raises(FailedPrecondition, match="does not open"):
             await RaftNode.start(
-                node_id=only.node_id,
+                wire=Wire(only.member, PeerSecurity(lambda: only.credentials), Counter()),
                 directory=only.directory,
                 kek=SecretBytes(b"w" * 32),
                 machine=Lines(),

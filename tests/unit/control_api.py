@@ -57,7 +57,7 @@ class MadeUpManagers:
         return self.part
 
     def members(self) -> dict[str, Member]:
-        return {each: Member(each, f"{each}:2377") for each in self.known}
+        return {each: Member(each, f"{each}:2377", f"{each}:2374") for each in self.known}
 
     def leader_channel(self) -> grpc.aio.Channel | None:
         return self.channel

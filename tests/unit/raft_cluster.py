@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,8 +22,9 @@ from swarmnet.manager.ca.authority import Authority, Subject, new_key, private_p
 from swarmnet.manager.ca.credentials import Credentials
 from swarmnet.manager.guard import Guard
 from swarmnet.manager.identity import CallerRole
+from swarmnet.manager.peer_tls import PeerSecurity
 from swarmnet.manager.raft.member import Member, from_proto, to_proto
-from swarmnet.manager.raft.node import RaftNode, RaftService, Tuning
+from swarmnet.manager.raft.node import RaftNode, RaftService, Tuning, Wire
 from swarmnet.manager.tls import SERVER_OPTIONS, node_channel, nodes_server
 
 T = TypeVar("T")
@@ -78,11 +80,14 @@ class Manager:
     credentials: Credentials
     directory: Path
     port: int = field(default_factory=free_port)
+    raft_port: int = field(default_factory=free_port)
     tuning: Tuning = field(default_factory=Tuning)
     machine: Lines = field(default_factory=Lines)
     service: RaftService = field(default_factory=RaftService)
     server: grpc.aio.Server | None = None
+    wire: Wire | None = None
     running: RaftNode | None = None
+    refused: Counter[str] = field(default_factory=Counter)
     told: Callable[[bool], None] = field(default=lambda _leads: None)
 
     @property
@@ -92,32 +97,34 @@ class Manager:
 
     @property
     def member(self) -> Member:
-        return Member(self.node_id, f"127.0.0.1:{self.port}")
+        return Member(self.node_id, f"127.0.0.1:{self.port}", f"127.0.0.1:{self.raft_port}")
 
     def channel(self, member: Member) -> grpc.aio.Channel:
         return node_channel(self.credentials, member.address, member.node_id)
 
     async def serve(self) -> None:
-        """Open the port; Raft may come later."""
+        """Open the ports; Raft may come later."""
         self.server = grpc.aio.server(interceptors=[Guard(nodes_door(CLUSTER))], options=SERVER_OPTIONS)
         raft_pb2_grpc.add_RaftServicer_to_server(self.service, self.server)
         self.server.add_secure_port(self.member.address, nodes_server(lambda: self.credentials))
         await self.server.start()
+        self.wire = Wire(self.member, PeerSecurity(lambda: self.credentials), self.refused)
+        await self.wire.open(self.member.raft_address)
 
     async def start(self, *, bootstrap: bool = False, join: Sequence[Member] = ()) -> None:
         if self.server is None:
             await self.serve()
+        assert self.wire is not None
         self.machine = Lines()
         self.running = await RaftNode.start(
-            node_id=self.node_id,
+            wire=self.wire,
             directory=self.directory,
             kek=KEK,
             machine=self.machine,
             dial=self.channel,
-            bootstrap=self.member if bootstrap else None,
+            found=bootstrap,
             join=join,
             on_leadership=self.told,
-            address=self.member.address,
             servicer=self.service,
             tuning=self.tuning,
         )
@@ -126,6 +133,8 @@ class Manager:
         if self.running is not None:
             await self.running.stop()
             self.running = None
+        elif self.wire is not None:
+            await self.wire.close()
         if self.server is not None:
             await self.server.stop(None)
             self.server = None

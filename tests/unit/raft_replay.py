@@ -39,7 +39,7 @@ class Replica:
         self.acknowledged: list[bytes] = []
         self.refused: list[SwarmnetError] = []
         self.leading: list[bool] = []
-        self.engine = SteppedEngine(Member(node_id, node_id), self.stored, self, PATIENT)
+        self.engine = SteppedEngine(Member(node_id, node_id, node_id), self.stored, self, PATIENT)
         self.raft = self.engine._raft
 
     def transmit(self, messages: list[tuple[str, raft.RaftMessage]]) -> None:
@@ -109,7 +109,7 @@ class Net:
 
     def __init__(self, names: str, folder: Path) -> None:
         self.queues: dict[tuple[str, str], deque[bytes]] = defaultdict(deque)
-        members = [Member(name, name) for name in names]
+        members = [Member(name, name, name) for name in names]
         self.replicas = {name: Replica(self, name, members, folder) for name in names}
         for name, replica in self.replicas.items():
             for other in names:

@@ -46,9 +46,10 @@ def test_only_an_address_others_can_reach_is_advertised(text: str) -> None:
     ("host", "address"), [("192.0.2.1", "192.0.2.1:12377"), ("2001:db8::1", "[2001:db8::1]:12377")]
 )
 def test_the_advertised_host_goes_with_the_listeners_ports(host: str, address: str) -> None:
-    given = Settings(Path("s"), Path("r"), "0.0.0.0:12377", "0.0.0.0:12378", host)
+    given = Settings(Path("s"), Path("r"), "0.0.0.0:12377", "0.0.0.0:12378", "0.0.0.0:12374", host)
     assert given.address == address
     assert given.bootstrap_address == address.replace("12377", "12378")
+    assert given.raft_address == address.replace("12377", "12374")
 
 
 @pytest.fixture

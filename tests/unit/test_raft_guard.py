@@ -194,7 +194,7 @@ async def test_one_change_of_members_at_a_time(tmp_path: Path) -> None:
     net = await led_by_a("ABC", tmp_path)
     told: list[object] = []
     for name in "DE":
-        change = Change(remove=False, member=Member(name, name))
+        change = Change(remove=False, member=Member(name, name, name))
         net["A"].engine.change(change, told.append, lambda _error: None)
     net["A"].step()
     assert told[0] is None

@@ -26,13 +26,13 @@ from swarmnet.manager.raft.entries import (
     to_proto,
 )
 from swarmnet.manager.raft.journal import Journal
-from swarmnet.manager.raft.member import Member
+from swarmnet.manager.raft.member import Member, message_of
 from swarmnet.manager.raft.seal import DataKey, create_data_key, load_data_key
 
 KEY = DataKey(SecretBytes(b"d" * 32))
 KEK = SecretBytes(b"k" * 32)
-ME = Member("me", "192.0.2.1:2377")
-OTHER = Member("other", "192.0.2.2:2377")
+ME = Member("me", "192.0.2.1:2377", "192.0.2.1:2374")
+OTHER = Member("other", "192.0.2.2:2377", "192.0.2.2:2374")
 
 
 def command(index: int, text: bytes = b"", term: int = 1) -> Entry:
@@ -54,7 +54,7 @@ def filled(path: Path, count: int, text: bytes = b"") -> Journal:
 
 def snapshot_of(journal: Journal, index: int) -> raft.RaftSnapshot:
     previous, last = (journal.entries[at - journal.first.index] for at in (index - 1, index))
-    members = [raft.RaftMember(node_id=ME.node_id, address=ME.address)]
+    members = [message_of(ME)]
     return raft.RaftSnapshot(previous=to_proto(previous), last=to_proto(last), members=members)
 
 

@@ -24,10 +24,12 @@ from swarmnet.manager.identity import CallerRole, current_caller
 from swarmnet.manager.joining import call
 from swarmnet.manager.leader import Leader
 from swarmnet.manager.leadership import Leadership
+from swarmnet.manager.peer_tls import PeerSecurity
 from swarmnet.manager.peers import Peers
 from swarmnet.manager.raft.member import Member
 from swarmnet.manager.raft.node import RaftNode
 from swarmnet.manager.raft.service import RaftService
+from swarmnet.manager.raft.wire import Wire
 from swarmnet.manager.renewal import keep_renewed
 from swarmnet.manager.server import (
     AUTHORITY,
@@ -60,6 +62,8 @@ class ActiveManager:
         self.store = Store()
         self.refused: Counter[str] = Counter()
         self.peers = Peers(self.node_id, lambda: self._credentials)
+        me = Member(self.node_id, settings.address, settings.raft_address)
+        self._wire = Wire(me, PeerSecurity(lambda: self._credentials), self.refused)
         self._dispatcher = DispatcherService(self.store, self._manager_addresses)
         self._leadership = Leadership(self.store, lambda: Leader(self.store, self._dispatcher))
         self._servicers = self._make_servicers()
@@ -112,7 +116,7 @@ class ActiveManager:
 
     # Life
 
-    async def start(self, *, bootstrap: Member | None = None, join: Join | None = None) -> None:
+    async def start(self, *, found: bool = False, join: Join | None = None) -> None:
         """Ports first: without them nothing else is begun, and a leader adds only whom it can reach.
 
         `join` is called when they are open.
@@ -128,8 +132,9 @@ class ActiveManager:
             self._servers.append(joiners)
             raft_pb2_grpc.add_RaftServicer_to_server(service, nodes)
             await nodes.start()
+            await self._wire.open(settings.raft)
             members = await join() if join is not None else ()
-            await self._start_raft(service, bootstrap, members)
+            await self._start_raft(service, members, found=found)
             await joiners.start()
         except BaseException:
             await self.stop()
@@ -137,19 +142,16 @@ class ActiveManager:
         self._run(self._leadership.run())
         self._run(keep_renewed(credentials, self._renew))
 
-    async def _start_raft(
-        self, service: RaftService, bootstrap: Member | None, join: Sequence[Member]
-    ) -> None:
+    async def _start_raft(self, service: RaftService, join: Sequence[Member], *, found: bool) -> None:
         raft = self._raft = await RaftNode.start(
-            node_id=self.node_id,
+            wire=self._wire,
             directory=self._settings.state_dir / "raft",
             kek=self._files.kek(),
             machine=self.store,
             dial=self.peers.dial,
-            bootstrap=bootstrap,
+            found=found,
             join=join,
             on_leadership=self._leadership.tell,
-            address=self._settings.address,
             servicer=service,
         )
         raft.failed.add_done_callback(self._ended)
@@ -178,6 +180,8 @@ class ActiveManager:
         await self.peers.close()
         if self._raft is not None:
             await self._raft.stop()
+        else:
+            await self._wire.close()
 
     async def wait_until_leading(self, timeout_s: float) -> None:
         """NoLeader when that long has passed."""

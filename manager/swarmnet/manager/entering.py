@@ -22,7 +22,7 @@ from swarmnet.manager.ca.files import IdentityFiles
 from swarmnet.manager.founding import Wishes, found
 from swarmnet.manager.identity import CallerRole
 from swarmnet.manager.joining import Enrolment, call, enrol
-from swarmnet.manager.raft.member import Member
+from swarmnet.manager.raft.member import Member, member_of, message_of
 from swarmnet.manager.settings import Settings
 from swarmnet.manager.tls import node_channel
 
@@ -45,7 +45,7 @@ async def found_swarm(settings: Settings, files: IdentityFiles, wishes: Wishes) 
         bootstrap_address=settings.bootstrap_address,
     )
     active = ActiveManager(settings, files, credentials)
-    await active.start(bootstrap=Member(node_id, settings.address))
+    await active.start(found=True)
     try:
         await active.wait_until_leading(FIRST_LEAD_S)
         now = seconds(active.store.now())
@@ -82,7 +82,7 @@ async def join_swarm(
     )
     enrolment = await enrol(token, addresses, request)
     active = ActiveManager(settings, files, enrolment.credentials)
-    me = Member(active.node_id, settings.address)
+    me = Member(active.node_id, settings.address, settings.raft_address)
 
     async def ask() -> tuple[Member, ...]:
         return await _join_raft(enrolment, me)
@@ -113,9 +113,9 @@ async def _join_raft(enrolment: Enrolment, me: Member) -> tuple[Member, ...]:
 
 
 async def _ask_to_join(credentials: Credentials, address: str, me: Member) -> tuple[Member, ...]:
-    request = raft_pb2.RaftJoinRequest(member=raft_pb2.RaftMember(node_id=me.node_id, address=me.address))
+    request = raft_pb2.RaftJoinRequest(member=message_of(me))
     async with node_channel(credentials, address) as channel:
         answer = await call(raft_pb2_grpc.RaftStub(channel).Join(request, timeout=_JOIN_S), address)
     if me.node_id not in {each.node_id for each in answer.members}:
         raise Internal(f"the manager at {address} added another node than this one")
-    return tuple(Member(each.node_id, each.address) for each in answer.members)
+    return tuple(member_of(each) for each in answer.members)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from swarmnet.core import logs
 from swarmnet.core.errors import FailedPrecondition, SwarmnetError
-from swarmnet.core.limits import BOOTSTRAP_PORT, MANAGER_PORT
+from swarmnet.core.limits import BOOTSTRAP_PORT, MANAGER_PORT, RAFT_PORT
 from swarmnet.manager.settings import Settings, checked_host, detect_address, with_port
 
 
@@ -24,6 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--run-dir", type=Path, default=Path("/run/swarmnet"), metavar="DIR")
     parser.add_argument("--listen-addr", default=f"0.0.0.0:{MANAGER_PORT}", metavar="HOST:PORT")
     parser.add_argument("--bootstrap-addr", default=f"0.0.0.0:{BOOTSTRAP_PORT}", metavar="HOST:PORT")
+    parser.add_argument("--raft-addr", default=f"0.0.0.0:{RAFT_PORT}", metavar="HOST:PORT")
     parser.add_argument("--advertise-addr", default="", metavar="ADDR", help="default: as the default route")
     parser.add_argument("--log-format", choices=logs.FORMATS, default="logfmt")
     parser.add_argument("--log-level", choices=logs.LEVELS, default="info")
@@ -37,6 +38,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         run_dir=arguments.run_dir.absolute(),
         listen=with_port(arguments.listen_addr, MANAGER_PORT),
         bootstrap=with_port(arguments.bootstrap_addr, BOOTSTRAP_PORT),
+        raft=with_port(arguments.raft_addr, RAFT_PORT),
         advertise=checked_host(arguments.advertise_addr or detect_address()),
     )
     _prepare(settings.state_dir, "state", 0o700)

@@ -140,7 +140,7 @@ def refound(settings: Settings, node_id: str, kek: SecretBytes) -> Refounded:
         def commands(first_index: int) -> Iterator[bytes]:
             return become_only_manager(state, me, time.time(), first_index)
 
-        storage.refound(stored, Member(node_id, settings.address), commands)
+        storage.refound(stored, Member(node_id, settings.address, settings.raft_address), commands)
     finally:
         stored.close()
     return Refounded(last_index, removed)
@@ -201,7 +201,7 @@ def _write_log(settings: Settings, files: IdentityFiles, state: State, node_id: 
     me = _this_manager(settings, node_id)
     for _ in become_only_manager(state, me, time.time(), state.index + 1):
         pass
-    member = Member(node_id, settings.address)
+    member = Member(node_id, settings.address, settings.raft_address)
     storage.create_from(raft_directory(settings), files.kek(), member, state.freeze()(), state.index)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from swarmnet.core.errors import InvalidArgument
-from swarmnet.core.limits import BOOTSTRAP_PORT, MANAGER_PORT
+from swarmnet.core.limits import BOOTSTRAP_PORT, MANAGER_PORT, RAFT_PORT
 
 _SIOCGIFCONF: Final = 0x8912
 _IFREQ_BYTES: Final = 40
@@ -28,6 +28,7 @@ class Settings:
     run_dir: Path
     listen: str
     bootstrap: str
+    raft: str
     advertise: str
 
     @property
@@ -42,6 +43,11 @@ class Settings:
     @property
     def bootstrap_address(self) -> str:
         return f"{bracketed(self.advertise)}:{port_of(self.bootstrap, BOOTSTRAP_PORT)}"
+
+    @property
+    def raft_address(self) -> str:
+        """host:port at which other managers reach this one's Raft."""
+        return f"{bracketed(self.advertise)}:{port_of(self.raft, RAFT_PORT)}"
 
 
 def bracketed(host: str) -> str:

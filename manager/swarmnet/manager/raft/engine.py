@@ -1,4 +1,4 @@
-"""The thread that Raft runs on: takes what the event loop posts, ticks the library, hands back results.
+"""Raft on its thread: takes what peers and the event loop send, ticks the library, hands back results.
 
 Each step, in this order: what was posted; a tick, which counts replies, commits, applies and takes in new
 commands; if there is something new, a second tick that sends it; then messages leave, promises among them
@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -34,6 +33,7 @@ from swarmnet.manager.raft.member import Member
 from swarmnet.manager.raft.reads import Reader, Reads
 from swarmnet.manager.raft.standing import Standing, standing_of
 from swarmnet.manager.raft.storage import Storage
+from swarmnet.manager.raft.thread import Pacer, RaftThread
 
 log = structlog.get_logger()
 
@@ -47,9 +47,11 @@ Outcome = Callable[[SwarmnetError | None], None]
 
 
 class Outlet(Protocol):
-    """The event loop's side. Everything is called on the loop, in the order it happened."""
+    """The other side. But for `transmit`, all is called on the event loop, in the order it happened."""
 
-    def transmit(self, messages: list[tuple[str, raft.RaftMessage]]) -> None: ...
+    def transmit(self, messages: list[tuple[str, raft.RaftMessage]]) -> None:
+        """On the engine's thread: send these, in order, now."""
+
     def apply(self, index: int, command: bytes) -> None: ...
     def restore(self, state: bytes) -> None: ...
     def freeze(self, done: Callable[[Encode], None]) -> None: ...
@@ -61,8 +63,12 @@ class Outlet(Protocol):
         """The engine stopped: nothing more will come, nothing more may be promised."""
 
 
+def _nobody() -> None:
+    """Nothing paces the engine: somebody steps it."""
+
+
 class Engine:
-    """Made and started on the event loop. `post` is for any thread, the rest for what is posted."""
+    """Made on the event loop. `post` is for any thread, the rest for the engine's."""
 
     def __init__(
         self,
@@ -81,8 +87,10 @@ class Engine:
         self._clock = clock
         self._journal = storage.journal
         self._posted: deque[Callable[[], None]] = deque()
-        self._wake = threading.Event()
+        self._wake: Callable[[], None] = _nobody
+        self._nudge: Callable[[], None] = _nobody
         self._stopping = False
+        self._rest: Callable[[], None] = _nobody
         self._broken = False
         self._damage: Exception | None = None
         self._outbox: list[tuple[str, raft.RaftMessage, bool]] = []
@@ -103,7 +111,7 @@ class Engine:
             freeze=lambda done: self._result(partial(outlet.freeze, done)),
             installed=self._installed,
             applied_index=lambda: self._raft.applied_index,
-            wake=self._wake.set,
+            wake=partial(self.post, _nobody),
             clock=clock,
             run_aside=run_aside,
         )
@@ -112,23 +120,37 @@ class Engine:
             me.node_id, peers, host=self, journal=self._journal, snapshots=self._snapshots, tuning=tuning
         )
         self._guard = Guard(self._journal, self._raft)
-        self._thread = threading.Thread(target=self._run, name="raft", daemon=True)
 
     # Any thread
-
-    def start(self) -> None:
-        self._thread.start()
 
     def post(self, act: Callable[[], None]) -> None:
         """Have `act` called on the engine's thread, in order."""
         self._posted.append(act)
-        self._wake.set()
+        self._wake()
 
-    def stop(self) -> None:
-        """End the thread and wait for it: blocking. All that was written is on disk afterwards."""
+    # The engine's thread
+
+    def run_on(self, thread: RaftThread) -> None:
+        """Take part from now on."""
+        pacer = Pacer(thread, self._step_or_fail)
+        self._wake, self._nudge, self._rest = pacer.wake, pacer.nudge, pacer.stop
+        if not self._raft.peers:
+            self._raft.campaign()
+        pacer.nudge()
+
+    def handle(self, act: Callable[[], None]) -> None:
+        """The same as `post`, from the thread itself."""
+        self._posted.append(act)
+        self._nudge()
+
+    def finish(self) -> None:
+        """Take part no more; what was written is on disk, or `failed_with` tells."""
         self._stopping = True
-        self._wake.set()
-        self._thread.join()
+        self._rest()
+        try:
+            self._journal.sync()
+        except OSError as error:
+            self._fail(error)
 
     # What the event loop posts
 
@@ -214,20 +236,23 @@ class Engine:
         """The library swallows errors while it takes over a snapshot; this step must not promise anything."""
         self._damage = error
 
-    # The thread
+    # A step
 
-    def _run(self) -> None:
+    def _step_or_fail(self) -> float | None:
+        """A step; returns in how many seconds there is something to do again, or None for never."""
+        if self._stopping:
+            return None
         try:
-            if not self._raft.peers:
-                self._raft.campaign()
-            while not self._stopping:
-                self._wake.wait(self._pause_s())
-                self._wake.clear()
-                self._step()
-            self._journal.sync()
+            self._step()
+            return self._pause_s()
         except Exception as error:
-            log.exception("raft stopped")
-            self._to_loop(partial(self._outlet.failed_with, error))
+            self._fail(error)
+            return None
+
+    def _fail(self, error: Exception) -> None:
+        log.exception("raft stopped")
+        self._stopping = True
+        self._to_loop(partial(self._outlet.failed_with, error))
 
     def _pause_s(self) -> float:
         due_at = self._tell_commit_at if self._raft.leads else self._election.stand_at
@@ -374,7 +399,7 @@ class Engine:
 
     def _post_messages(self, messages: list[tuple[str, raft.RaftMessage]]) -> None:
         if messages:
-            self._to_loop(partial(self._outlet.transmit, messages))
+            self._outlet.transmit(messages)
 
     def _report(self) -> None:
         """Tell the loop what happened in this step, in the order in which it did."""

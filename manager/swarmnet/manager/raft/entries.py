@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from swarmnet.api.v1 import raft_pb2 as raft
 from swarmnet.core.limits import MAX_COMMAND_BYTES
-from swarmnet.manager.raft.member import Member
+from swarmnet.manager.raft.member import Member, member_of, message_of
 
 COMMAND: Final = 0
 NO_OP: Final = 1
@@ -46,8 +46,7 @@ def encode_payload(content: bytes | Change) -> bytes:
     """The payload of a command's or a change's entry."""
     if isinstance(content, bytes):
         return bytes([COMMAND]) + content
-    member = raft.RaftMember(node_id=content.member.node_id, address=content.member.address)
-    change = raft.RaftMembership(remove=content.remove, member=member)
+    change = raft.RaftMembership(remove=content.remove, member=message_of(content.member))
     return bytes([MEMBERSHIP]) + change.SerializeToString()
 
 
@@ -63,7 +62,7 @@ def decode_payload(payload: bytes) -> bytes | Change:
         raise ValueError("not a membership change") from error
     if not message.member.node_id:
         raise ValueError("a membership change without a node id")
-    return Change(message.remove, Member(message.member.node_id, message.member.address))
+    return Change(message.remove, member_of(message.member))
 
 
 def change_of(entry: Entry) -> Change | None:

@@ -130,7 +130,7 @@ class Consensus:
     @property
     def peers(self) -> dict[str, Member]:
         """The other members."""
-        return {node.id: Member(node.id, node.address) for node in self._library.otherNodes}
+        return {node.id: _member(node) for node in self._library.otherNodes}
 
     def matched(self) -> dict[str, int]:
         """Up to which entry each other member has the log, as far as this leader knows."""
@@ -331,7 +331,7 @@ class _EntryCodec:
             case (0, (bytes(command),)):
                 return entries.encode_payload(command)
             case ["add" | "rem" as verb, str(), Node() as node]:
-                return entries.encode_payload(Change(verb == "rem", Member(node.id, node.address)))
+                return entries.encode_payload(Change(verb == "rem", _member(node)))
         raise TypeError("only commands and membership changes go into the log")
 
     @staticmethod
@@ -343,7 +343,11 @@ class _EntryCodec:
 
 
 def _node(member: Member) -> Node:
-    return Node(member.node_id, address=member.address)
+    return Node(member.node_id, address=member.address, raft_address=member.raft_address)
+
+
+def _member(node: Node) -> Member:
+    return Member(node.id, node.address, node.raft_address)
 
 
 def _reasoned(callback: Callback) -> Callable[[object, int], None]:

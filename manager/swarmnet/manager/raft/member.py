@@ -10,19 +10,37 @@ from swarmnet.api.v1 import raft_pb2 as raft
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """`node_id` is who it is, for good; `address` (host:port of its API) is where it was last seen."""
+    """`node_id` is who it is, for good; the addresses (host:port) are where it was last seen: its API, and
+    its Raft."""
 
     node_id: str
     address: str
-
-
-def to_proto(members: Iterable[Member]) -> list[raft.RaftMember]:
-    return [raft.RaftMember(node_id=each.node_id, address=each.address) for each in members]
-
-
-def from_proto(members: Iterable[raft.RaftMember]) -> dict[str, Member]:
-    return {each.node_id: Member(each.node_id, each.address) for each in members}
+    raft_address: str
 
 
 Members = Mapping[str, Member]
 """By node id, this node among them."""
+
+
+def message_of(member: Member) -> raft.RaftMember:
+    return raft.RaftMember(node_id=member.node_id, address=member.address, raft_address=member.raft_address)
+
+
+def member_of(message: raft.RaftMember) -> Member:
+    return Member(message.node_id, message.address, message.raft_address)
+
+
+def to_proto(members: Iterable[Member]) -> list[raft.RaftMember]:
+    return [message_of(each) for each in members]
+
+
+def from_proto(members: Iterable[raft.RaftMember]) -> dict[str, Member]:
+    return {each.node_id: member_of(each) for each in members}
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """OSError for an address that is not known, or none."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit():
+        raise OSError(f"{address!r} is not HOST:PORT" if address else "its address is not known")
+    return host.strip("[]"), int(port)

@@ -16,9 +16,9 @@ import structlog
 from swarmnet.core.errors import FailedPrecondition, SwarmnetError
 from swarmnet.manager.raft.engine import Engine
 from swarmnet.manager.raft.entries import Change
+from swarmnet.manager.raft.link import CONNECT_S
 from swarmnet.manager.raft.member import Member
 from swarmnet.manager.raft.pending import Answer, Pending, outcome_of, settle
-from swarmnet.manager.raft.wire import CONNECT_S
 
 log = structlog.get_logger()
 

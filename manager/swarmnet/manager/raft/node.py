@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
+import grpc.aio
 import structlog
 
 from swarmnet.api.v1 import raft_pb2 as raft
@@ -41,13 +42,16 @@ from swarmnet.manager.raft.library import Tuning
 from swarmnet.manager.raft.member import Member
 from swarmnet.manager.raft.membership import Membership, check_reachable
 from swarmnet.manager.raft.pending import Answer, Pending, outcome_of, settle
-from swarmnet.manager.raft.service import RaftService, not_a_member
+from swarmnet.manager.raft.service import RaftService
 from swarmnet.manager.raft.standing import Standing
-from swarmnet.manager.raft.wire import Dialer, Wire
+from swarmnet.manager.raft.wire import Wire
 
 log = structlog.get_logger()
 
-__all__ = ["Dialer", "Member", "RaftNode", "RaftService", "StateMachine", "Tuning"]
+__all__ = ["Dialer", "Member", "RaftNode", "RaftService", "StateMachine", "Tuning", "Wire"]
+
+Dialer = Callable[[Member], grpc.aio.Channel]
+"""Opens a channel to a member's API: mutual TLS, and the other end must prove to be that node id."""
 
 _HANDOVER_S: Final = 1.5
 """Longer than the engine tries, and a vote after that."""
@@ -66,7 +70,8 @@ class StateMachine(Protocol):
 
 
 class RaftNode:
-    """Event loop only. `servicer` is to be served on the managers' port, at the member's address.
+    """Event loop only. `servicer` is to be served on the managers' port, at the member's address; `wire` is
+    open already, and closed by `stop`.
 
     `failed` is done, with the error, when the disk failed or the cluster's safety is in doubt: the manager
     must stop then. Nothing was promised that is not kept.
@@ -74,11 +79,11 @@ class RaftNode:
 
     def __init__(
         self,
-        me: Member,
         stored: storage.Storage,
         machine: StateMachine,
         *,
         directory: Path,
+        wire: Wire,
         dial: Dialer,
         on_leadership: Callable[[bool], None],
         servicer: RaftService,
@@ -86,7 +91,8 @@ class RaftNode:
     ) -> None:
         self.servicer = servicer
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._me = me
+        self._me = me = wire.me
+        self._loop = asyncio.get_running_loop()
         self._directory = directory
         self._machine = machine
         self._dial = dial
@@ -96,61 +102,62 @@ class RaftNode:
         self._succeeded = asyncio.Event()  # another manager leads
         self._leader_id: str | None = None
         self._members: Mapping[str, Member] = stored.journal.members() | {me.node_id: me}
-        self._addresses: dict[str, str] = {me.node_id: me.address}
+        self._announced: dict[str, Member] = {me.node_id: me}
         self._heard: dict[str, float] = {}
         self._result: object = None
         self._pending = Pending()
         self._leader_silent_s = 2 * tuning.election_max_s
         self._engine = Engine(me, stored, self, tuning)
         self._membership = Membership(self._engine, self._pending)
-        self._wire = Wire(dial, self, lambda: me.address)
+        self._wire = wire
 
     @classmethod
     async def start(
         cls,
         *,
-        node_id: str,
+        wire: Wire,
         directory: Path,
         kek: SecretBytes,
         machine: StateMachine,
         dial: Dialer,
-        bootstrap: Member | None = None,
+        found: bool = False,
         join: Sequence[Member] = (),
         on_leadership: Callable[[bool], None],
-        address: str | None = None,
         servicer: RaftService | None = None,
         tuning: Tuning | None = None,
         disk: Disk = REAL_DISK,
     ) -> RaftNode:
-        """Found a cluster (`bootstrap`: this member), become part of one (`join`: its members as the leader
-        told them, this one among them), or go on from the directory (neither).
+        """Found a cluster, become part of one (`join`: its members as the leader told them, this one among
+        them), or go on from the directory (neither).
 
-        `address` is where this manager is reached now, if that may have changed. FailedPrecondition for a
-        wrong key, a directory in use, or one that has a log already; Internal for a damaged one.
+        FailedPrecondition for a wrong key, a directory in use, or one that has a log already; Internal for a
+        damaged one.
         """
-        founders = (bootstrap,) if bootstrap is not None else tuple(join)
+        founders = (wire.me,) if found else tuple(join)
         opened = (
             partial(storage.create, directory, kek, founders, disk)
             if founders
             else partial(storage.open_existing, directory, kek, disk)
         )
         stored = await asyncio.to_thread(opened)
-        me = stored.journal.members().get(node_id) or Member(node_id, address or "")
-        me = Member(node_id, address or me.address)
         node = cls(
-            me,
             stored,
             machine,
             directory=directory,
+            wire=wire,
             dial=dial,
             on_leadership=on_leadership,
             servicer=servicer or RaftService(),
             tuning=tuning or Tuning(),
         )
         node.servicer.part = node
-        node._wire.set_peers(node._peers())
-        node._engine.start()
+        await wire.thread.call(node._begin())
         return node
+
+    async def _begin(self) -> None:
+        self._wire.attach(self)
+        self._wire.set_members(self._members)
+        self._engine.run_on(self._wire.thread)
 
     @property
     def is_leader(self) -> bool:
@@ -209,12 +216,12 @@ class RaftNode:
                 else f"manager {node_id} cannot be reached",
                 hint="`swarmnet raft status` shows which managers can be reached.",
             )
-        if not await self._hand_over(node_id) or self._leader_id is None:
+        if not await self._hand_over(node_id) or (taken_by := self._leader_id) is None:
             raise Unavailable(
                 "no other manager took over in time",
                 hint="A manager can only take over once it has all of the log: see `swarmnet raft status`.",
             )
-        return self._leader_id
+        return taken_by
 
     async def propose(self, command: bytes, timeout_s: float = 5.0) -> object:
         """Have all managers apply a command; returns what this one's state machine returned.
@@ -244,7 +251,7 @@ class RaftNode:
             raise NoLeader from None
 
     async def add_member(self, member: Member) -> None:
-        """Make `member` a manager; returns when that is final. A known one is given its address anew.
+        """Make `member` a manager; returns when that is final. A known one is given its addresses anew.
 
         NotLeader, NoLeader; FailedPrecondition while another change goes on; OutcomeUnknown.
         """
@@ -253,13 +260,14 @@ class RaftNode:
             await self._membership.make(Change(remove=False, member=member))
 
     async def admit(self, member: Member) -> None:
-        """Like add_member, for a joiner whose server is up: returns as soon as it counts as a member.
+        """Like add_member, for a joiner whose ports are open: returns as soon as it counts as a member.
 
         FailedPrecondition if it cannot be reached: it would count in majorities and be missing in them.
         """
         self._check_leads()
         if not self._known(member):
             await check_reachable(self._dial(member), member)
+            await self._wire.check(member)
             await self._membership.begin(Change(remove=False, member=member))
 
     async def remove_member(self, node_id: str) -> None:
@@ -280,10 +288,6 @@ class RaftNode:
             raise NotLeader("this manager leads, and is handing over", hint="Ask again in a moment.")
         await self._membership.make(Change(remove=True, member=self._members[node_id]))
 
-    async def exchange(self, node_id: str, batches: AsyncIterator[raft.RaftBatch]) -> None:
-        """A member's messages, from its stream (service.Part)."""
-        await self._wire.receive(node_id, self._noting_address(node_id, batches))
-
     async def hand_over(self) -> None:
         """Before a stop, while the servers still run: give up leadership, if there is somebody to take it."""
         if self._leads and any(map(self._wire.is_connected, self._members)):
@@ -293,14 +297,18 @@ class RaftNode:
         """Hand over leadership if possible, then stop; what was promised is on disk."""
         await self.hand_over()
         self.servicer.part = None
+        await self._wire.thread.call(self._finish())
         await self._wire.close()
-        await asyncio.to_thread(self._engine.stop)
         self._storage.close()
         self._pending.give_up(OutcomeUnknown("this manager is stopping", hint="Ask another one."))
+
+    async def _finish(self) -> None:
+        self._engine.finish()
 
     # The engine's outlet (engine.Outlet)
 
     def transmit(self, messages: list[tuple[str, raft.RaftMessage]]) -> None:
+        """On Raft's thread."""
         self._wire.send(messages)
 
     def apply(self, index: int, command: bytes) -> None:
@@ -341,42 +349,34 @@ class RaftNode:
         if not self.failed.done():
             self.failed.set_exception(error)
 
-    # The wire's events (wire.Events)
+    # The wire's events, on Raft's thread (wire.Events)
 
     def received(self, node_id: str, term: int, message: Message) -> None:
         self._heard[node_id] = time.monotonic()
-        self._engine.post(partial(self._engine.received, node_id, term, message))
+        self._engine.handle(partial(self._engine.received, node_id, term, message))
 
     def connected(self, node_id: str) -> None:
-        self._engine.post(partial(self._engine.connected, node_id))
+        self._engine.handle(partial(self._engine.connected, node_id))
 
     def disconnected(self, node_id: str, *, refused: bool) -> None:
-        self._engine.post(partial(self._engine.disconnected, node_id, refused=refused))
+        self._engine.handle(partial(self._engine.disconnected, node_id, refused=refused))
+
+    def announced(self, member: Member) -> None:
+        self._loop.call_soon_threadsafe(self._learn, member)
 
     # Inside
 
-    def _peers(self) -> dict[str, Member]:
-        return {node_id: each for node_id, each in self._members.items() if node_id != self._me.node_id}
+    def _learn(self, member: Member) -> None:
+        """A member says where it is now."""
+        self._announced[member.node_id] = member
+        self._place()
 
     def _place(self) -> None:
-        """Put the addresses that members announced themselves in place of those in the log."""
+        """Put what members announced themselves in place of what the log says."""
         self._members = {
-            node_id: Member(node_id, self._addresses.get(node_id, each.address))
-            for node_id, each in self._members.items()
+            node_id: self._announced.get(node_id, each) for node_id, each in self._members.items()
         }
-        self._wire.set_peers(self._peers())
-
-    async def _noting_address(
-        self, node_id: str, batches: AsyncIterator[raft.RaftBatch]
-    ) -> AsyncIterator[raft.RaftBatch]:
-        async for batch in batches:
-            known = self._members.get(node_id)
-            if known is None:  # removed meanwhile
-                raise not_a_member(node_id)
-            if batch.address and batch.address != known.address:
-                self._addresses[node_id] = batch.address
-                self._place()
-            yield batch
+        self._wire.thread.post(partial(self._wire.set_members, self._members))
 
     def _check_leads(self) -> None:
         if self.failed.done():
@@ -389,11 +389,10 @@ class RaftNode:
         raise NotLeader("this manager does not lead", hint=f"Ask the leader at {leader.address}.")
 
     def _known(self, member: Member) -> bool:
-        """Whether it is a member; its address is the one given then."""
+        """Whether it is a member; it is where it says now."""
         if member.node_id not in self._members:
             return False
-        self._addresses[member.node_id] = member.address
-        self._place()
+        self._learn(member)
         return True
 
     def _answer(self, answer: Answer, error: SwarmnetError | None) -> None:

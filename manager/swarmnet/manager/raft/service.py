@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any, Protocol, TypeAlias
 
 import grpc.aio
@@ -11,7 +10,7 @@ from swarmnet.api.v1 import raft_pb2 as raft
 from swarmnet.api.v1 import raft_pb2_grpc
 from swarmnet.core.errors import InvalidArgument, PermissionDenied, Unavailable
 from swarmnet.manager.identity import CallerRole, current_caller
-from swarmnet.manager.raft.member import Member, Members, to_proto
+from swarmnet.manager.raft.member import Member, Members, member_of, to_proto
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
@@ -21,14 +20,8 @@ class Part(Protocol):
 
     @property
     def members(self) -> Members: ...
-    async def exchange(self, node_id: str, batches: AsyncIterator[raft.RaftBatch]) -> None:
-        """Take in a member's messages until it ends its stream.
-
-        ValueError for a malformed one; PermissionDenied once it is no member; Conflict for a newer stream.
-        """
-
     async def admit(self, member: Member) -> None:
-        """Add a member whose server is up; returns when it counts, before that is final."""
+        """Add a member whose ports are open; returns when it counts, before that is final."""
 
     async def remove_member(self, node_id: str) -> None: ...
 
@@ -39,30 +32,12 @@ class RaftService(raft_pb2_grpc.RaftServicer):
     def __init__(self) -> None:
         self.part: Part | None = None
 
-    async def Exchange(
-        self, request_iterator: AsyncIterator[raft.RaftBatch], context: Context
-    ) -> AsyncIterator[raft.RaftWelcome]:
-        part = self._ready()
-        node_id = self._calling_manager()
-        if _forwarded(context):
-            raise PermissionDenied("a manager speaks for itself", hint="Do not forward Raft's messages.")
-        if node_id not in part.members:
-            raise not_a_member(node_id)
-        yield raft.RaftWelcome()
-        try:
-            await part.exchange(node_id, request_iterator)
-        except ValueError as error:
-            raise InvalidArgument(
-                f"a malformed message from manager {node_id}: {error}",
-                hint="Run the same version of swarmnet on all managers.",
-            ) from error
-
     async def Join(self, request: raft.RaftJoinRequest, context: Context) -> raft.RaftJoinResponse:
         part = self._ready()
         self._check_self(request.member.node_id)
-        if not request.member.address:
-            raise InvalidArgument("a member needs an address", hint="Start it with --advertise-addr.")
-        await part.admit(Member(request.member.node_id, request.member.address))
+        if not request.member.address or not request.member.raft_address:
+            raise InvalidArgument("a member needs its addresses", hint="Start it with --advertise-addr.")
+        await part.admit(member_of(request.member))
         return raft.RaftJoinResponse(members=to_proto(part.members.values()))
 
     async def Leave(self, request: raft.RaftLeaveRequest, context: Context) -> raft.RaftLeaveResponse:
@@ -88,15 +63,3 @@ class RaftService(raft_pb2_grpc.RaftServicer):
                 "a manager joins and leaves for itself only",
                 hint="To remove another one: `swarmnet node rm --force NODE`.",
             )
-
-
-def not_a_member(node_id: str) -> PermissionDenied:
-    return PermissionDenied(
-        f"manager {node_id} is not a member",
-        hint="It was removed, or never joined: `swarmnet swarm leave --force`, then join again.",
-    )
-
-
-def _forwarded(context: Context) -> bool:
-    metadata = context.invocation_metadata() or ()
-    return any(str(key).startswith("swarmnet-forwarded-") for key, _ in metadata)

@@ -1,223 +1,223 @@
-"""Messages between managers: one gRPC stream per direction and peer, over the managers' mutual TLS.
+"""Messages between managers: one TLS connection per direction and peer, at a port of its own.
 
-Raft wants messages in order, none twice, none from before a reconnection; losing some is fine. So a stream
-that breaks takes what was queued for it along, and a peer's newer stream silences its older one.
+Raft wants messages in order, none twice, none from before a reconnection; losing some is fine. So a
+connection that breaks takes what was queued for it along, and a peer's newer connection ends its older one.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, Final, Protocol, TypeAlias
+import ssl
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Final, Protocol
 
-import grpc
-import grpc.aio
 import structlog
+from google.protobuf.message import DecodeError
 
 from swarmnet.api.v1 import raft_pb2 as raft
-from swarmnet.api.v1 import raft_pb2_grpc
-from swarmnet.core.errors import Conflict
+from swarmnet.core.errors import FailedPrecondition
 from swarmnet.manager.raft import codec
+from swarmnet.manager.raft.connection import Connection
 from swarmnet.manager.raft.guard import Message
-from swarmnet.manager.raft.member import Member
+from swarmnet.manager.raft.link import Link
+from swarmnet.manager.raft.listener import Listener
+from swarmnet.manager.raft.member import Member, member_of
+from swarmnet.manager.raft.thread import RaftThread
 
 log = structlog.get_logger()
 
-CONNECT_S: Final = 3.0
-_RETRY_S: Final = (0.05, 1.0)
-_BATCH_BYTES: Final = 2 * 1024 * 1024
-"""Of one gRPC message: a message more may be added at the limit, and 4 MiB are allowed."""
-_QUEUE_BYTES: Final = 256 * 1024 * 1024
-"""Waiting for a peer that takes nothing; above it the stream is given up, and the peer catches up later."""
-
-Call: TypeAlias = Any  # grpc.aio.StreamStreamCall, which is not generic at run time
+_STRANGERS: Final = 64
+"""Connections that have not said yet which member they are; more are closed."""
 
 
-class Dialer(Protocol):
-    """Opens a channel to a member: mutual TLS, and the other end must prove to be that node id.
+class Security(Protocol):
+    """Mutual TLS among the managers of one swarm."""
 
-    Whoever gets the channel closes it.
-    """
+    def client(self) -> ssl.SSLContext:
+        """For one connection, which must check that the other end is the manager it names."""
 
-    def __call__(self, member: Member) -> grpc.aio.Channel: ...
+    def server(self) -> ssl.SSLContext: ...
+    def manager_of(self, certificate: bytes) -> str | None:
+        """The node id of a certificate (DER) that TLS has checked, if it is a manager's of this swarm."""
 
 
 class Events(Protocol):
-    """What the wire tells, on the event loop."""
+    """What the wire tells, on its thread."""
 
     def received(self, node_id: str, term: int, message: Message) -> None: ...
     def connected(self, node_id: str) -> None: ...
     def disconnected(self, node_id: str, *, refused: bool) -> None:
         """`refused`: that manager says that this one is no member."""
 
+    def announced(self, member: Member) -> None:
+        """A member says where it is now."""
+
 
 class Wire:
-    """All streams of this manager. Event loop only."""
+    """All connections of this manager's Raft. All but `open`, `close` and `check` is for its thread."""
 
-    def __init__(self, dial: Dialer, events: Events, own_address: Callable[[], str]) -> None:
-        self._dial = dial
+    def __init__(self, me: Member, security: Security, refused: Counter[str]) -> None:
+        self.thread = RaftThread()
+        self.me = me
+        self._security = security
+        self._refused = refused
+        self._events: Events | None = None
+        self._listener: Listener | None = None
+        self._open: set[Connection] = set()
+        self._all_closed = asyncio.Event()
+        self._all_closed.set()
+        self._strangers: set[Connection] = set()
+        self.members: Mapping[str, Member] = {}
+        self._sessions: dict[str, Connection] = {}
+        self._links: dict[str, Link] = {}
+
+    # On the event loop
+
+    async def open(self, address: str) -> None:
+        """Listen at host:port. Whoever connects is told to come back until there are `events`."""
+        self.thread.start()
+        try:
+            await self.thread.call(self._listen(address))
+        except OSError as error:
+            await self.thread.stop()
+            raise FailedPrecondition(
+                f"cannot listen at {address}: {error.strerror}",
+                hint="Another process may use it, or it is not an address of this host.",
+            ) from error
+
+    async def check(self, member: Member) -> None:
+        """FailedPrecondition unless that manager answers at its address."""
+        await self.thread.call(self._connect_once(member))
+
+    async def close(self) -> None:
+        if self.thread.running:
+            await self.thread.call(self._close())
+            await self.thread.stop()
+
+    # On the thread
+
+    def attach(self, events: Events) -> None:
         self._events = events
-        self._own_address = own_address
-        self._links: dict[str, _Link] = {}
-        self._sessions: dict[str, object] = {}
 
-    def set_peers(self, peers: Mapping[str, Member]) -> None:
-        """Keep a stream to each of these, at its address, and none to others."""
+    def set_members(self, members: Mapping[str, Member]) -> None:
+        """Keep a connection to each of these but this one, at its address, and none to others."""
+        self.members = members
+        peers = {node_id: each for node_id, each in members.items() if node_id != self.me.node_id}
         for node_id, link in list(self._links.items()):
             if peers.get(node_id) != link.member:
                 self._links.pop(node_id).close()
         for node_id, member in peers.items():
             if node_id not in self._links:
-                self._links[node_id] = _Link(member, self._dial, self._events, self._own_address)
+                assert self._events is not None
+                self._links[node_id] = Link(member, self.me, self._security.client, self._events)
+        for node_id, session in list(self._sessions.items()):
+            if node_id not in members:
+                self._dismiss(session, node_id)
 
-    def send(self, messages: list[tuple[str, raft.RaftMessage]]) -> None:
-        """Queue messages; those for a peer without a stream are dropped."""
+    def send(self, messages: Iterable[tuple[str, raft.RaftMessage]]) -> None:
+        """Messages for a peer without a connection are dropped."""
+        for_each: dict[str, list[raft.RaftMessage]] = {}
         for node_id, message in messages:
+            for_each.setdefault(node_id, []).append(message)
+        for node_id, mine in for_each.items():
             if (link := self._links.get(node_id)) is not None:
-                link.send(message)
+                link.send(mine)
 
     def is_connected(self, node_id: str) -> bool:
+        """From any thread."""
         link = self._links.get(node_id)
         return link is not None and link.connected
 
-    async def receive(self, node_id: str, batches: AsyncIterator[raft.RaftBatch]) -> None:
-        """Take in a peer's stream until it ends: a batch counts as a whole, or not at all.
+    async def _listen(self, address: str) -> None:
+        self._listener = Listener(address, self, self._security.server, self._refused)
 
-        ValueError for a malformed message, even on a stream nobody listens to any more; Conflict once a newer
-        stream has come.
-        """
-        session = self._sessions[node_id] = object()
-        async for batch in batches:
-            decoded = [(message.term, codec.decode(message)) for message in batch.messages]
-            if self._sessions.get(node_id) is not session:
-                raise Conflict(
-                    f"this stream of manager {node_id} is no longer listened to",
-                    hint="A newer one took its place, or this manager is stopping.",
-                )
-            for term, message in decoded:
-                self._events.received(node_id, term, message)
+    async def _connect_once(self, member: Member) -> None:
+        try:
+            await Link.reach(member, self._security.client())
+        except (OSError, TimeoutError) as error:
+            raise FailedPrecondition(
+                f"the leading manager cannot reach the new one at {member.raft_address}: {error}",
+                hint="Give it an address that other managers reach (--advertise-addr), and open its ports.",
+            ) from error
 
-    async def close(self) -> None:
-        self._sessions.clear()
+    async def _close(self) -> None:
+        if self._listener is not None:
+            await self._listener.close()
         links, self._links = self._links, {}
         for link in links.values():
             link.close()
+        for connection in self._open:
+            connection.abort("this manager is stopping")
         await asyncio.gather(*(link.ended() for link in links.values()))
+        await self._all_closed.wait()
 
+    # Incoming connections (connection.Handler)
 
-class _Link:
-    """The stream to one peer, opened again whenever it breaks."""
-
-    def __init__(self, member: Member, dial: Dialer, events: Events, own_address: Callable[[], str]) -> None:
-        self.member = member
-        self.connected = False
-        self._dial = dial
-        self._events = events
-        self._own_address = own_address
-        self._queue: deque[raft.RaftMessage] = deque()
-        self._queued_bytes = 0
-        self._wake = asyncio.Event()
-        self._call: Call | None = None
-        self._refused = False
-        self._told = False
-        self._task = asyncio.create_task(self._run(), name=f"raft-link-{member.node_id}")
-
-    def send(self, message: raft.RaftMessage) -> None:
-        if not self.connected:
-            return
-        self._queue.append(message)
-        self._queued_bytes += message.ByteSize()
-        self._wake.set()
-        if self._queued_bytes > _QUEUE_BYTES and self._call is not None:
-            self._call.cancel()
-
-    def close(self) -> None:
-        self._task.cancel()
-        if self.connected:
-            self._down()
-
-    async def ended(self) -> None:
-        await asyncio.wait([self._task])
-
-    async def _run(self) -> None:
-        pause_s = _RETRY_S[0]
-        while True:
-            why = await self._stream()
-            if self.connected:
-                log.info("manager disconnected", node=self.member.node_id, reason=why)
-                self._down()
-                pause_s = _RETRY_S[0]
-            else:
-                self._log_failure(why)
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, _RETRY_S[1])
-
-    def _log_failure(self, why: str) -> None:
-        """Being refused is for the operator: this manager was taken out while it was away."""
-        if self._refused and not self._told:
-            log.warning("refused by another manager", node=self.member.node_id, reason=why)
-            self._told = True
+    def opened(self, connection: Connection) -> None:
+        self._open.add(connection)
+        self._all_closed.clear()
+        node_id = self._security.manager_of(connection.peer_certificate)
+        if node_id is None:
+            self._refuse(connection, "PERMISSION_DENIED", "not a manager of this swarm")
+        elif len(self._strangers) >= _STRANGERS:
+            self._refuse(connection, "RESOURCE_EXHAUSTED", "too many connections at once")
         else:
-            log.debug("manager not reached", node=self.member.node_id, reason=why)
+            connection.peer_id = node_id
+            self._strangers.add(connection)
 
-    async def _stream(self) -> str:
-        """Open a stream and feed it until it breaks; says why it did."""
-        channel = self._dial(self.member)
+    def frame(self, connection: Connection, raw: bytes) -> None:
+        node_id = connection.peer_id
         try:
-            self._call = call = raft_pb2_grpc.RaftStub(channel).Exchange()
-            async with asyncio.timeout(CONNECT_S):
-                await call.write(raft.RaftBatch(address=self._own_address()))
-                if await call.read() is grpc.aio.EOF:
-                    return self._why(await call.code(), await call.details())
-            self._up()
-            return await self._feed(call)
-        except grpc.aio.AioRpcError as error:
-            return self._why(error.code(), error.details())
-        except (TimeoutError, asyncio.InvalidStateError, grpc.aio.UsageError) as error:
-            return f"no answer within {CONNECT_S} s" if isinstance(error, TimeoutError) else str(error)
-        finally:
-            self._call = None
-            await channel.close()
+            if connection in self._strangers:
+                self._strangers.discard(connection)
+                self._greet(connection, node_id, raft.RaftHello.FromString(raw))
+            else:
+                self._take(connection, node_id, raft.RaftBatch.FromString(raw))
+        except (DecodeError, ValueError) as error:
+            self._refused["INVALID_ARGUMENT"] += 1
+            log.warning("a manager sent a malformed message", node=node_id, error=str(error))
+            raise ValueError(f"malformed: {error}") from error
 
-    async def _feed(self, call: Call) -> str:
-        """Write what is queued until the peer ends the stream."""
-        writer = asyncio.create_task(self._write(call))
-        try:
-            await call.read()
-            return self._why(await call.code(), await call.details())
-        finally:
-            writer.cancel()
-            await asyncio.wait([writer])
+    def closed(self, connection: Connection, why: str) -> None:
+        self._open.discard(connection)
+        if not self._open:
+            self._all_closed.set()
+        self._strangers.discard(connection)
+        for node_id, session in list(self._sessions.items()):
+            if session is connection:
+                del self._sessions[node_id]
 
-    def _why(self, code: grpc.StatusCode, details: str | None) -> str:
-        self._refused = code is grpc.StatusCode.PERMISSION_DENIED
-        return f"{code.name}: {details}"
+    def _greet(self, connection: Connection, node_id: str, hello: raft.RaftHello) -> None:
+        if self._events is None:
+            connection.write(raft.RaftWelcome(wait=True))
+            connection.end("this manager is not part of a swarm yet")
+            return
+        if node_id not in self.members:
+            self._dismiss(connection, node_id)
+            return
+        if (older := self._sessions.pop(node_id, None)) is not None:
+            older.abort("a newer connection took its place")
+        self._sessions[node_id] = connection
+        connection.write(raft.RaftWelcome())
+        member = member_of(hello.member)
+        if member.node_id == node_id and member != self.members[node_id]:
+            self._events.announced(member)
 
-    async def _write(self, call: Call) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._queue:
-                await call.write(self._next_batch())
+    def _take(self, connection: Connection, node_id: str, batch: raft.RaftBatch) -> None:
+        """A batch counts as a whole, or not at all; only the newest connection is listened to."""
+        decoded = [(message.term, codec.decode(message)) for message in batch.messages]
+        if self._sessions.get(node_id) is not connection or self._events is None:
+            return
+        for term, message in decoded:
+            self._events.received(node_id, term, message)
 
-    def _next_batch(self) -> raft.RaftBatch:
-        batch, size = raft.RaftBatch(), 0
-        while self._queue and size < _BATCH_BYTES:
-            message = self._queue.popleft()
-            size += message.ByteSize()
-            batch.messages.append(message)
-        self._queued_bytes -= size
-        return batch
+    def _dismiss(self, connection: Connection, node_id: str) -> None:
+        self._refused["PERMISSION_DENIED"] += 1
+        self._sessions.pop(node_id, None)
+        connection.write(raft.RaftWelcome(refused=True))
+        connection.end(f"manager {node_id} is not a member of this swarm")
 
-    def _up(self) -> None:
-        self.connected = True
-        self._refused = self._told = False
-        log.info("manager connected", node=self.member.node_id, address=self.member.address)
-        self._events.connected(self.member.node_id)
-
-    def _down(self) -> None:
-        self.connected = False
-        self._queue.clear()
-        self._queued_bytes = 0
-        self._events.disconnected(self.member.node_id, refused=self._refused)
+    def _refuse(self, connection: Connection, reason: str, why: str) -> None:
+        self._refused[reason] += 1
+        connection.abort(why)

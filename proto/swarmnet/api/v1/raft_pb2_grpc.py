@@ -26,9 +26,16 @@ if _version_not_supported:
 
 
 class RaftStub:
-    """How managers agree. It is served on the managers' port, over mutual TLS, to managers of the same cluster only;
-    who a peer is comes from its certificate, never from a message. What stands below under "on disk" never
-    travels: it is how a manager keeps its part, sealed under a data key of its own.
+    """How managers agree. Their messages go over TLS connections at a port of its own (2374), with the same
+    certificates: TLS 1.3, both sides checked, ALPN "swarmnet-raft/1", one connection for each direction of a pair.
+    Each message follows its length (4 bytes, little-endian; at most 4 MiB). Who connects sends a RaftHello, gets a
+    RaftWelcome, and then sends RaftBatches, in order; a newer connection of the same manager ends the older one.
+    Who a peer is comes from its certificate, never from a message.
+
+    What stands below under "on disk" never travels: it is how a manager keeps its part, sealed under a data key of
+    its own.
+
+    This service is for coming and going. It is served on the managers' port to managers of the same cluster only.
     """
 
     def __init__(self, channel):
@@ -37,11 +44,6 @@ class RaftStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.Exchange = channel.stream_stream(
-                '/swarmnet.api.v1.Raft/Exchange',
-                request_serializer=swarmnet_dot_api_dot_v1_dot_raft__pb2.RaftBatch.SerializeToString,
-                response_deserializer=swarmnet_dot_api_dot_v1_dot_raft__pb2.RaftWelcome.FromString,
-                _registered_method=True)
         self.Join = channel.unary_unary(
                 '/swarmnet.api.v1.Raft/Join',
                 request_serializer=swarmnet_dot_api_dot_v1_dot_raft__pb2.RaftJoinRequest.SerializeToString,
@@ -55,23 +57,21 @@ class RaftStub:
 
 
 class RaftServicer:
-    """How managers agree. It is served on the managers' port, over mutual TLS, to managers of the same cluster only;
-    who a peer is comes from its certificate, never from a message. What stands below under "on disk" never
-    travels: it is how a manager keeps its part, sealed under a data key of its own.
+    """How managers agree. Their messages go over TLS connections at a port of its own (2374), with the same
+    certificates: TLS 1.3, both sides checked, ALPN "swarmnet-raft/1", one connection for each direction of a pair.
+    Each message follows its length (4 bytes, little-endian; at most 4 MiB). Who connects sends a RaftHello, gets a
+    RaftWelcome, and then sends RaftBatches, in order; a newer connection of the same manager ends the older one.
+    Who a peer is comes from its certificate, never from a message.
+
+    What stands below under "on disk" never travels: it is how a manager keeps its part, sealed under a data key of
+    its own.
+
+    This service is for coming and going. It is served on the managers' port to managers of the same cluster only.
     """
 
-    def Exchange(self, request_iterator, context):
-        """One direction of one pair of managers: the caller's messages, in order. The one answer says that the caller
-        is a member and welcome; a caller who is not is refused with PERMISSION_DENIED. A newer stream of the same
-        caller ends the older one.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
     def Join(self, request, context):
-        """Asks the leader to add the caller, whose server is up already. FAILED_PRECONDITION when the leader
-        cannot reach the address, or another change is under way; NOT_LEADER on a follower. Again is the same.
+        """Asks the leader to add the caller, whose ports are open already. FAILED_PRECONDITION when the leader
+        cannot reach them, or another change is under way; NOT_LEADER on a follower. Again is the same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,11 +88,6 @@ class RaftServicer:
 
 def add_RaftServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'Exchange': grpc.stream_stream_rpc_method_handler(
-                    servicer.Exchange,
-                    request_deserializer=swarmnet_dot_api_dot_v1_dot_raft__pb2.RaftBatch.FromString,
-                    response_serializer=swarmnet_dot_api_dot_v1_dot_raft__pb2.RaftWelcome.SerializeToString,
-            ),
             'Join': grpc.unary_unary_rpc_method_handler(
                     servicer.Join,
                     request_deserializer=swarmnet_dot_api_dot_v1_dot_raft__pb2.RaftJoinRequest.FromString,
@@ -112,37 +107,17 @@ def add_RaftServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Raft:
-    """How managers agree. It is served on the managers' port, over mutual TLS, to managers of the same cluster only;
-    who a peer is comes from its certificate, never from a message. What stands below under "on disk" never
-    travels: it is how a manager keeps its part, sealed under a data key of its own.
-    """
+    """How managers agree. Their messages go over TLS connections at a port of its own (2374), with the same
+    certificates: TLS 1.3, both sides checked, ALPN "swarmnet-raft/1", one connection for each direction of a pair.
+    Each message follows its length (4 bytes, little-endian; at most 4 MiB). Who connects sends a RaftHello, gets a
+    RaftWelcome, and then sends RaftBatches, in order; a newer connection of the same manager ends the older one.
+    Who a peer is comes from its certificate, never from a message.
 
-    @staticmethod
-    def Exchange(request_iterator,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.stream_stream(
-            request_iterator,
-            target,
-            '/swarmnet.api.v1.Raft/Exchange',
-            swarmnet_dot_api_dot_v1_dot_raft__pb2.RaftBatch.SerializeToString,
-            swarmnet_dot_api_dot_v1_dot_raft__pb2.RaftWelcome.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
+    What stands below under "on disk" never travels: it is how a manager keeps its part, sealed under a data key of
+    its own.
+
+    This service is for coming and going. It is served on the managers' port to managers of the same cluster only.
+    """
 
     @staticmethod
     def Join(request,

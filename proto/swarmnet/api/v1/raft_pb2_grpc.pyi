@@ -27,23 +27,25 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RaftStub:
-    """How managers agree. It is served on the managers' port, over mutual TLS, to managers of the same cluster only;
-    who a peer is comes from its certificate, never from a message. What stands below under "on disk" never
-    travels: it is how a manager keeps its part, sealed under a data key of its own.
+    """How managers agree. Their messages go over TLS connections at a port of its own (2374), with the same
+    certificates: TLS 1.3, both sides checked, ALPN "swarmnet-raft/1", one connection for each direction of a pair.
+    Each message follows its length (4 bytes, little-endian; at most 4 MiB). Who connects sends a RaftHello, gets a
+    RaftWelcome, and then sends RaftBatches, in order; a newer connection of the same manager ends the older one.
+    Who a peer is comes from its certificate, never from a message.
+
+    What stands below under "on disk" never travels: it is how a manager keeps its part, sealed under a data key of
+    its own.
+
+    This service is for coming and going. It is served on the managers' port to managers of the same cluster only.
     """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RaftAsyncStub: ...
-    Exchange: _grpc.StreamStreamMultiCallable[_raft_pb2.RaftBatch, _raft_pb2.RaftWelcome]
-    """One direction of one pair of managers: the caller's messages, in order. The one answer says that the caller
-    is a member and welcome; a caller who is not is refused with PERMISSION_DENIED. A newer stream of the same
-    caller ends the older one.
-    """
     Join: _grpc.UnaryUnaryMultiCallable[_raft_pb2.RaftJoinRequest, _raft_pb2.RaftJoinResponse]
-    """Asks the leader to add the caller, whose server is up already. FAILED_PRECONDITION when the leader
-    cannot reach the address, or another change is under way; NOT_LEADER on a follower. Again is the same.
+    """Asks the leader to add the caller, whose ports are open already. FAILED_PRECONDITION when the leader
+    cannot reach them, or another change is under way; NOT_LEADER on a follower. Again is the same.
     """
     Leave: _grpc.UnaryUnaryMultiCallable[_raft_pb2.RaftLeaveRequest, _raft_pb2.RaftLeaveResponse]
     """Asks the leader to remove the caller. A leader that asks this of itself hands over its leadership and
@@ -52,20 +54,22 @@ class RaftStub:
 
 @_typing.type_check_only
 class RaftAsyncStub(RaftStub):
-    """How managers agree. It is served on the managers' port, over mutual TLS, to managers of the same cluster only;
-    who a peer is comes from its certificate, never from a message. What stands below under "on disk" never
-    travels: it is how a manager keeps its part, sealed under a data key of its own.
+    """How managers agree. Their messages go over TLS connections at a port of its own (2374), with the same
+    certificates: TLS 1.3, both sides checked, ALPN "swarmnet-raft/1", one connection for each direction of a pair.
+    Each message follows its length (4 bytes, little-endian; at most 4 MiB). Who connects sends a RaftHello, gets a
+    RaftWelcome, and then sends RaftBatches, in order; a newer connection of the same manager ends the older one.
+    Who a peer is comes from its certificate, never from a message.
+
+    What stands below under "on disk" never travels: it is how a manager keeps its part, sealed under a data key of
+    its own.
+
+    This service is for coming and going. It is served on the managers' port to managers of the same cluster only.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    Exchange: _aio.StreamStreamMultiCallable[_raft_pb2.RaftBatch, _raft_pb2.RaftWelcome]  # type: ignore[assignment]
-    """One direction of one pair of managers: the caller's messages, in order. The one answer says that the caller
-    is a member and welcome; a caller who is not is refused with PERMISSION_DENIED. A newer stream of the same
-    caller ends the older one.
-    """
     Join: _aio.UnaryUnaryMultiCallable[_raft_pb2.RaftJoinRequest, _raft_pb2.RaftJoinResponse]  # type: ignore[assignment]
-    """Asks the leader to add the caller, whose server is up already. FAILED_PRECONDITION when the leader
-    cannot reach the address, or another change is under way; NOT_LEADER on a follower. Again is the same.
+    """Asks the leader to add the caller, whose ports are open already. FAILED_PRECONDITION when the leader
+    cannot reach them, or another change is under way; NOT_LEADER on a follower. Again is the same.
     """
     Leave: _aio.UnaryUnaryMultiCallable[_raft_pb2.RaftLeaveRequest, _raft_pb2.RaftLeaveResponse]  # type: ignore[assignment]
     """Asks the leader to remove the caller. A leader that asks this of itself hands over its leadership and
@@ -73,21 +77,17 @@ class RaftAsyncStub(RaftStub):
     """
 
 class RaftServicer(metaclass=_abc_1.ABCMeta):
-    """How managers agree. It is served on the managers' port, over mutual TLS, to managers of the same cluster only;
-    who a peer is comes from its certificate, never from a message. What stands below under "on disk" never
-    travels: it is how a manager keeps its part, sealed under a data key of its own.
-    """
+    """How managers agree. Their messages go over TLS connections at a port of its own (2374), with the same
+    certificates: TLS 1.3, both sides checked, ALPN "swarmnet-raft/1", one connection for each direction of a pair.
+    Each message follows its length (4 bytes, little-endian; at most 4 MiB). Who connects sends a RaftHello, gets a
+    RaftWelcome, and then sends RaftBatches, in order; a newer connection of the same manager ends the older one.
+    Who a peer is comes from its certificate, never from a message.
 
-    @_abc_1.abstractmethod
-    def Exchange(
-        self,
-        request_iterator: _MaybeAsyncIterator[_raft_pb2.RaftBatch],
-        context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_raft_pb2.RaftWelcome], _abc.AsyncIterator[_raft_pb2.RaftWelcome]]:
-        """One direction of one pair of managers: the caller's messages, in order. The one answer says that the caller
-        is a member and welcome; a caller who is not is refused with PERMISSION_DENIED. A newer stream of the same
-        caller ends the older one.
-        """
+    What stands below under "on disk" never travels: it is how a manager keeps its part, sealed under a data key of
+    its own.
+
+    This service is for coming and going. It is served on the managers' port to managers of the same cluster only.
+    """
 
     @_abc_1.abstractmethod
     def Join(
@@ -95,8 +95,8 @@ class RaftServicer(metaclass=_abc_1.ABCMeta):
         request: _raft_pb2.RaftJoinRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_raft_pb2.RaftJoinResponse, _abc.Awaitable[_raft_pb2.RaftJoinResponse]]:
-        """Asks the leader to add the caller, whose server is up already. FAILED_PRECONDITION when the leader
-        cannot reach the address, or another change is under way; NOT_LEADER on a follower. Again is the same.
+        """Asks the leader to add the caller, whose ports are open already. FAILED_PRECONDITION when the leader
+        cannot reach them, or another change is under way; NOT_LEADER on a follower. Again is the same.
         """
 
     @_abc_1.abstractmethod
