@@ -21,7 +21,7 @@ class PowerCut(BaseException):
 class _Inode:
     """`changes` came after `synced`: (offset, bytes) of a write, (size, None) of a new size."""
 
-    synced: bytes = b""
+    synced: bytearray = field(default_factory=bytearray)
     content: bytearray = field(default_factory=bytearray)
     changes: list[tuple[int, bytes | None]] = field(default_factory=list)
 
@@ -125,16 +125,16 @@ class MemoryDisk:
         """The power was cut and is back: of what was not synced, `random` says what is left."""
         self.kill()
         files = dict(self._synced_files)
-        for folder in {folder for folder, _ in self._name_changes}:
-            changes = [change for where, change in self._name_changes if where == folder]
-            for change in changes[: self.random.randint(0, len(changes))]:
+        likely = self.random.choice((0.0, 0.5, 0.9, 1.0))
+        for _, change in self._name_changes:
+            if self.random.random() < likely:
                 change(files)
         self._files, self._synced_files, self._name_changes = files, dict(files), []
         for inode in {id(each): each for each in files.values()}.values():
             self._tear(inode)
 
     def _tear(self, inode: _Inode) -> None:
-        left = bytearray(inode.synced)
+        left = inode.synced
         for place, data in inode.changes:
             match self.random.choice(("lost", "kept", "begun", "sectors")):
                 case "lost":
@@ -149,7 +149,7 @@ class MemoryDisk:
                             _apply(left, place + start, data[start : start + SECTOR_BYTES])
                 case _:
                     pass
-        inode.synced, inode.content, inode.changes = bytes(left), left, []
+        inode.content, inode.changes = bytearray(left), []
 
     # Inside
 
@@ -207,7 +207,9 @@ class _MemoryFile:
     def sync(self) -> None:
         self._begin("sync")
         self._disk.syncs += 1
-        self._inode.synced, self._inode.changes = bytes(self._inode.content), []
+        for place, data in self._inode.changes:
+            _apply(self._inode.synced, place, data)
+        self._inode.changes.clear()
 
     def close(self) -> None:
         pass

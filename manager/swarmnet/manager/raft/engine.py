@@ -211,7 +211,7 @@ class Engine:
     def transfer(self, node_id: str | None = None) -> None:
         """Hand over leadership, to `node_id` or whoever has most of the log, as soon as it has all of it."""
         if self._raft.leads:
-            self._handover.begin(node_id, time.monotonic())
+            self._handover.begin(node_id, self._clock())
 
     def tell_standing(self, told: Callable[[Standing], None]) -> None:
         self._result(partial(told, standing_of(self._raft, self._journal, self._snapshots.newest)))
@@ -327,7 +327,7 @@ class Engine:
         return self._raft.leads or self._election.has_leader(self._clock())
 
     def _hand_over(self) -> None:
-        now = time.monotonic()
+        now = self._clock()
         if not self._raft.leads:
             self._handover.end()
         elif self._handover.is_due(now) and self._raft.transfer(self._handover.target):
@@ -354,7 +354,7 @@ class Engine:
     def _refusal(self) -> SwarmnetError | None:
         if not self._raft.leads:
             return NotLeader("this manager does not lead", hint="Ask the manager that leads.")
-        if self._handover.goes_on(time.monotonic()):
+        if self._handover.goes_on(self._clock()):
             return NotLeader("this manager is handing over its lead", hint="Ask again in a moment.")
         return None
 

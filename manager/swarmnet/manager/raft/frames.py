@@ -1,98 +1,84 @@
-"""A file of sealed frames: one frame is what became durable together.
+"""What a segment of the journal looks like: a header, then sealed frames, then zeros.
 
-    header   magic (16) · file id (16)
+    header   magic (16) · file id (16) · sequence (8) · first index (8)
     frame    magic (4) · length (4) · CRC-32 of length and body (4) · body: AES-256-GCM under the data key
 
 A frame is written only after the one before it was synced, so a crash can tear the last frame and no other: a
 bad frame at the end is cut off (nobody was promised anything about it), a bad frame with a good one after it
-is damage, and is refused. File id and place are sealed in, so none can be moved or taken from another file.
+is damage, and is refused. Header and place are sealed in, so no frame can be moved or come from another file.
 """
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
-from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
 
-from swarmnet.manager.raft.disk import Disk, damaged, replace_file
-from swarmnet.manager.raft.seal import DataKey
+from swarmnet.manager.raft.disk import damaged
+from swarmnet.manager.raft.seal import NONCE_BYTES, TAG_BYTES, DataKey
 
-_MAGIC: Final = b"swarmnet raft 1\n"
+_MAGIC: Final = b"swarmnet raft 2\n"
 _FRAME_MAGIC: Final = b"\xf0SNF"
-_HEADER_BYTES: Final = len(_MAGIC) + 16
+_HEADER: Final = struct.Struct("<16s16sQQ")
 _FRAME: Final = struct.Struct("<4sII")
 _LENGTH: Final = struct.Struct("<I")
+FRAME_OVERHEAD_BYTES: Final = _FRAME.size + NONCE_BYTES + TAG_BYTES
 
 
-class FrameFile:
-    """An open file, appended to. Not for two threads at once.
+@dataclass(frozen=True, slots=True)
+class Header:
+    """`file_id` is random, `sequence` counts segments from 1, `first_index` of the first new entry."""
 
-    After an OSError of `append` nothing is known about the file's end: the process must stop using it.
-    """
+    file_id: bytes
+    sequence: int
+    first_index: int
 
-    def __init__(
-        self, disk: Disk, path: Path, key: DataKey, *, file_id: bytes, frames: int, end: int
-    ) -> None:
-        self.path = path
-        self._key = key
-        self._file_id = file_id
-        self._frames = frames
-        self._end = end
-        self._file = disk.open(path)
+    def encode(self) -> bytes:
+        return _HEADER.pack(_MAGIC, self.file_id, self.sequence, self.first_index)
 
-    @classmethod
-    def create(cls, disk: Disk, path: Path, key: DataKey, bodies: Iterable[bytes]) -> FrameFile:
-        """Make the file with these frames, in place of what was there, atomically and durably."""
-        file_id = os.urandom(16)
-        frames = [_frame(key, file_id, place, body) for place, body in enumerate(bodies)]
-        whole = b"".join((_MAGIC, file_id, *frames))
-        replace_file(disk, path, whole)
-        return cls(disk, path, key, file_id=file_id, frames=len(frames), end=len(whole))
+    def seal(self, key: DataKey, place: int, body: bytes) -> bytes:
+        """The frame number `place` of this segment."""
+        sealed = key.seal(body, self.context(place))
+        length = _LENGTH.pack(len(sealed))
+        return _FRAME.pack(_FRAME_MAGIC, len(sealed), zlib.crc32(sealed, zlib.crc32(length))) + sealed
 
-    @classmethod
-    def open(cls, disk: Disk, path: Path, key: DataKey) -> tuple[FrameFile, list[bytes]]:
-        """The file and what its frames hold, a torn end cut off. Internal for damage or another key."""
-        raw = disk.read(path)
-        if not raw.startswith(_MAGIC) or len(raw) < _HEADER_BYTES:
-            raise damaged(path, "is damaged: it does not start as a swarmnet journal does")
-        file_id = raw[len(_MAGIC) : _HEADER_BYTES]
-        bodies: list[bytes] = []
-        end = _HEADER_BYTES
-        while (sealed := _body_at(raw, end)) is not None:
-            bodies.append(_open(path, key, _context(file_id, len(bodies)), sealed, end))
-            end += _FRAME.size + len(sealed)
-        if end < len(raw):
-            _check_torn(path, raw, end)
-        opened = cls(disk, path, key, file_id=file_id, frames=len(bodies), end=end)
-        opened._file.truncate(end)
-        opened._file.sync()  # what was found may not have been synced before the last process died
-        return opened, bodies
-
-    def append(self, body: bytes) -> None:
-        """Add a frame; it is durable on return. OSError otherwise."""
-        frame = _frame(self._key, self._file_id, self._frames, body)
-        self._file.write(self._end, frame)
-        self._file.sync()
-        self._frames += 1
-        self._end += len(frame)
-
-    def close(self) -> None:
-        self._file.close()
+    def context(self, place: int) -> bytes:
+        return self.encode() + place.to_bytes(8, "little")
 
 
-def _context(file_id: bytes, place: int) -> bytes:
-    return file_id + place.to_bytes(8, "little")
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A segment's frames, opened. The last one starts at byte `last_start` and ends at `end`; `used_end` is
+    behind the last byte that is not zero: more than `end` when a frame was torn."""
+
+    header: Header
+    bodies: list[bytes]
+    last_start: int
+    end: int
+    used_end: int
 
 
-def _frame(key: DataKey, file_id: bytes, place: int, body: bytes) -> bytes:
-    sealed = key.seal(body, _context(file_id, place))
-    length = _LENGTH.pack(len(sealed))
-    return _FRAME.pack(_FRAME_MAGIC, len(sealed), zlib.crc32(sealed, zlib.crc32(length))) + sealed
+def read(path: Path, raw: bytes, key: DataKey) -> Content:
+    """What the segment in `path`, of these bytes, holds. Internal for damage, or another key."""
+    if not raw.startswith(_MAGIC) or len(raw) < _HEADER.size:
+        raise damaged(path, "is damaged at byte 0: it does not start as a segment of a journal does")
+    header = Header(*_HEADER.unpack_from(raw)[1:])
+    bodies: list[bytes] = []
+    start = end = _HEADER.size
+    while (sealed := _body_at(raw, end)) is not None:
+        try:
+            bodies.append(key.open(sealed, header.context(len(bodies))))
+        except InvalidTag:
+            raise damaged(path, f"at byte {end} was sealed with another key, or changed since") from None
+        start, end = end, end + _FRAME.size + len(sealed)
+    _check_torn(path, raw, end)
+    if not bodies:
+        raise damaged(path, f"is damaged at byte {end}: its first frame cannot be read")
+    return Content(header, bodies, start, end, max(end, len(raw.rstrip(b"\0"))))
 
 
 def _body_at(raw: bytes, offset: int) -> bytes | None:
@@ -105,13 +91,6 @@ def _body_at(raw: bytes, offset: int) -> bytes | None:
         return None
     sealed = raw[start : start + length]
     return sealed if zlib.crc32(sealed, zlib.crc32(_LENGTH.pack(length))) == crc else None
-
-
-def _open(path: Path, key: DataKey, context: bytes, sealed: bytes, offset: int) -> bytes:
-    try:
-        return key.open(sealed, context)
-    except InvalidTag:
-        raise damaged(path, f"at byte {offset} was sealed with another key, or changed since") from None
 
 
 def _check_torn(path: Path, raw: bytes, end: int) -> None:

@@ -1,7 +1,7 @@
 """Raft's log and promises on disk: entries, term, vote.
 
 Changes are gathered in memory; `sync` makes all of them durable as one frame. Nobody may be told of a change
-before that. Cutting off the front, or taking over a snapshot, writes a new file in place of the old.
+before that. What a durable snapshot covers leaves memory at once, and the disk by whole segments.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from google.protobuf.message import DecodeError
-
 from swarmnet.api.v1 import raft_pb2 as raft
+from swarmnet.core.errors import ResourceExhausted
+from swarmnet.core.limits import MAX_COMMAND_BYTES
 from swarmnet.manager.raft import entries, member
 from swarmnet.manager.raft.disk import Disk, damaged
-from swarmnet.manager.raft.entries import FIRST_ENTRY, Entry
-from swarmnet.manager.raft.frames import FrameFile
-from swarmnet.manager.raft.member import Member, Members
+from swarmnet.manager.raft.entries import FIRST_ENTRY, FIRST_INDEX, Entry
+from swarmnet.manager.raft.member import Member
 from swarmnet.manager.raft.seal import DataKey
+from swarmnet.manager.raft.segments import Layout, Segments
 
-_FRAME_BYTES: Final = 1024 * 1024
-"""A rewritten file is cut into frames of about this size."""
+LAYOUT: Final = Layout()
+_RECORD_OVERHEAD_BYTES: Final = 64
+assert LAYOUT.frame_bytes // 2 > MAX_COMMAND_BYTES + _RECORD_OVERHEAD_BYTES
 
 
 class Journal:
@@ -31,42 +32,58 @@ class Journal:
     were as of the first entry.
     """
 
-    def __init__(self, disk: Disk, path: Path, key: DataKey, base: Members) -> None:
-        self.entries: list[Entry] = [FIRST_ENTRY]
+    def __init__(self, disk: Disk, folder: Path, segments: Segments, layout: Layout) -> None:
+        self.entries: list[Entry] = []
         self.term = 0
         self.vote: str | None = None
-        self.commit_index = FIRST_ENTRY.index
-        self.size_bytes = len(FIRST_ENTRY.command)
-        self.base = dict(base)
+        self.commit_index = FIRST_INDEX
+        self.size_bytes = 0
+        self.base: dict[str, Member] = {}
         self._disk = disk
-        self._path = path
-        self._key = key
-        self._file: FrameFile | None = None
+        self._folder = folder
+        self._segments = segments
+        self._frame_bytes = layout.frame_bytes // 2
         self._pending: list[raft.RaftJournalRecord] = []
-        self._dirty = True
-        self._rewrite = True
+        self._unsynced_bytes = 0
+        self._claimed_bytes = 0
+        self._dirty = False
+        self._shortened = False
+        self._next_index: int | None = None
+        self._restarted_after: int | None = None
 
     @classmethod
-    def create(cls, disk: Disk, path: Path, key: DataKey, members: Iterable[Member]) -> Journal:
+    def create(
+        cls, disk: Disk, folder: Path, key: DataKey, members: Iterable[Member], layout: Layout = LAYOUT
+    ) -> Journal:
         """A new log, durable on return."""
-        journal = cls(disk, path, key, {each.node_id: each for each in members})
-        journal.sync()
+        first = raft.RaftJournalRecord(entry=entries.to_proto(FIRST_ENTRY))
+        head = raft.RaftJournalFrame(
+            commit_index=FIRST_INDEX, members=member.to_proto(members), records=[first]
+        )
+        journal = cls(disk, folder, Segments.create(disk, folder, key, head, layout), layout)
+        journal._replay(folder, head)
         return journal
 
     @classmethod
-    def open(cls, disk: Disk, path: Path, key: DataKey) -> Journal:
-        """The log as last synced. Internal when it is missing, damaged, or sealed with another key."""
-        if path.name not in disk.names(path.parent):
-            raise damaged(path, "is missing")
-        journal = cls(disk, path, key, {})
-        journal.entries, journal.size_bytes = [], 0
-        journal._file, bodies = FrameFile.open(disk, path, key)
-        for body in bodies:
-            journal._replay(body)
-        if not journal.entries:
-            raise damaged(path, "is damaged: it holds no entry")
+    def open(
+        cls,
+        disk: Disk,
+        folder: Path,
+        key: DataKey,
+        snapshot: raft.RaftSnapshot | None,
+        layout: Layout = LAYOUT,
+    ) -> Journal:
+        """The log as last synced, from where `snapshot` (the durable one) ends.
+
+        Internal when it is missing, damaged, sealed with another key, or starts after the snapshot's end.
+        """
+        segments, frames = Segments.open(disk, folder, key, layout)
+        journal = cls(disk, folder, segments, layout)
+        for path, frame in frames:
+            journal._replay(path, frame)
+        journal._start_from(snapshot)
         journal.commit_index = min(journal.commit_index, journal.last.index)
-        journal._dirty = journal._rewrite = False
+        journal.sync()
         return journal
 
     @property
@@ -84,7 +101,7 @@ class Journal:
 
     def term_at(self, index: int) -> int | None:
         """The term of the entry at `index`; None when the log does not hold it (any more)."""
-        place = index - self.first.index
+        place = index - self.first.index if self.entries else -1
         return self.entries[place].term if 0 <= place < len(self.entries) else None
 
     def members(self, index: int | None = None) -> dict[str, Member]:
@@ -100,9 +117,27 @@ class Journal:
                     found[change.member.node_id] = change.member
         return found
 
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether commands of `size_bytes` in all can be stored beside those that were claimed room for."""
+        return self._segments.has_room(
+            self._unsynced_bytes + self._claimed_bytes + size_bytes + _RECORD_OVERHEAD_BYTES
+        )
+
+    def claim(self, size_bytes: int) -> None:
+        """Room for a command that will be appended soon. ResourceExhausted when the disk is full."""
+        if not self.has_room(size_bytes):
+            free, needed = self._disk.free_bytes(self._folder), self._segments.segment_bytes
+            raise ResourceExhausted(
+                f"the disk is full: {self._folder} has {free} bytes free, {needed} are needed",
+                hint="Free space there: writing goes on by itself. Nothing is lost.",
+            )
+        self._claimed_bytes += size_bytes + _RECORD_OVERHEAD_BYTES
+
     def append(self, entry: Entry) -> None:
-        self.entries.append(entry)
-        self.size_bytes += len(entry.command)
+        size = len(entry.command) + _RECORD_OVERHEAD_BYTES
+        self._add(entry)
+        self._claimed_bytes = max(0, self._claimed_bytes - size)
+        self._unsynced_bytes += size
         self._record(raft.RaftJournalRecord(entry=entries.to_proto(entry)))
 
     def truncate(self, index: int) -> None:
@@ -113,43 +148,45 @@ class Journal:
             self._record(raft.RaftJournalRecord(truncate_from=index))
 
     def trim(self, index: int) -> None:
-        """Drop all before `index`, which a snapshot holds; the file is rewritten at the next `sync`."""
+        """Drop all before `index`, which a durable snapshot holds."""
         place = index - self.first.index
         if 0 < place < len(self.entries):
             self.base = self.members(index)
             self._become(self.entries[place:])
 
     def install(self, snapshot: raft.RaftSnapshot) -> None:
-        """Start the log at a snapshot's two last entries, keeping what follows them here if it fits on.
+        """Start the log at the two last entries of a durable snapshot, keeping what follows them here if it
+        fits on.
 
         What is kept may not be what the leader has: it was acknowledged, and stays until a leader cuts it.
         """
         previous, last = entries.from_proto(snapshot.previous), entries.from_proto(snapshot.last)
-        place = last.index - self.first.index
-        tail = self.entries[place + 1 :] if self.term_at(last.index) == last.term else []
+        if self.term_at(last.index) == last.term:
+            tail = self.entries[last.index + 1 - self.first.index :]
+        else:
+            tail = []
+            self._record(raft.RaftJournalRecord(restart_after=last.index))
         self.commit_index = max(self.commit_index, last.index)
-        if self.entries[:2] != [previous, last]:
-            self.base = member.from_proto(snapshot.members)
-            self._become([previous, last, *tail])
+        self.base = member.from_proto(snapshot.members)
+        self._become([previous, last, *tail])
 
     def set_vote(self, term: int, vote: str | None) -> None:
         self.term, self.vote = term, vote
+        self._claimed_bytes = 0  # what a leader of the last term had taken in but not appended never will be
         self._dirty = True
 
     def sync(self) -> None:
         """Make everything so far durable. OSError when it could not be."""
-        if self._rewrite:
-            if self._file is not None:
-                self._file.close()
-            self._file = FrameFile.create(self._disk, self._path, self._key, self._whole())
-        elif self._dirty:
-            assert self._file is not None
-            self._file.append(self._frame(self._pending).SerializeToString())
-        self._pending, self._dirty, self._rewrite = [], False, False
+        if self._dirty:
+            for frame in self._frames():
+                self._segments.append(frame)
+            self._pending, self._unsynced_bytes, self._dirty = [], 0, False
+        if self._shortened:
+            self._segments.drop_before(self.first.index)
+            self._shortened = False
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        self._segments.close()
 
     def _record(self, record: raft.RaftJournalRecord) -> None:
         self._pending.append(record)
@@ -158,48 +195,75 @@ class Journal:
     def _become(self, log: list[Entry]) -> None:
         self.entries = log
         self.size_bytes = sum(len(each.command) for each in log)
-        self._dirty = self._rewrite = True
+        self._shortened = True
+
+    def _add(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        self.size_bytes += len(entry.command)
 
     def _drop_from(self, place: int) -> None:
         self.size_bytes -= sum(len(each.command) for each in self.entries[place:])
         del self.entries[place:]
 
-    def _frame(self, records: Iterable[raft.RaftJournalRecord]) -> raft.RaftJournalFrame:
-        return raft.RaftJournalFrame(
-            term=self.term, vote=self.vote or "", commit_index=self.commit_index, records=records
-        )
+    def _frames(self) -> Iterator[raft.RaftJournalFrame]:
+        """What is pending, cut into frames that are not too large, each to be synced by itself."""
+        frame, size = self._frame(), 0
+        for record in self._pending:
+            if size > self._frame_bytes:
+                yield frame
+                frame, size = self._frame(), 0
+            frame.records.append(record)
+            size += len(record.entry.command) + _RECORD_OVERHEAD_BYTES
+        yield frame
 
-    def _whole(self) -> Iterator[bytes]:
-        """The whole log as frames, for a new file."""
-        frame = self._frame(())
-        frame.members.extend(member.to_proto(self.base.values()))
-        size = 0
-        for entry in self.entries:
-            frame.records.add(entry=entries.to_proto(entry))
-            size += len(entry.command)
-            if size >= _FRAME_BYTES:
-                yield frame.SerializeToString()
-                frame, size = self._frame(()), 0
-        yield frame.SerializeToString()
+    def _frame(self) -> raft.RaftJournalFrame:
+        return raft.RaftJournalFrame(term=self.term, vote=self.vote or "", commit_index=self.commit_index)
 
-    def _replay(self, body: bytes) -> None:
+    def _replay(self, path: Path, frame: raft.RaftJournalFrame) -> None:
+        if frame.members:
+            self.base = member.from_proto(frame.members)
+        self.term, self.vote = frame.term, frame.vote or None
+        self.commit_index = frame.commit_index
         try:
-            frame = raft.RaftJournalFrame.FromString(body)
-            if frame.members:
-                self.base = member.from_proto(frame.members)
-            self.term, self.vote = frame.term, frame.vote or None
-            self.commit_index = frame.commit_index
             for record in frame.records:
                 self._replay_record(record)
-        except (DecodeError, ValueError) as error:
-            raise damaged(self._path, f"is damaged: {error}") from error
+        except ValueError as error:
+            raise damaged(path, f"is damaged: {error}") from error
 
     def _replay_record(self, record: raft.RaftJournalRecord) -> None:
-        if record.WhichOneof("record") == "truncate_from":
-            self._drop_from(record.truncate_from - self.first.index)
+        match record.WhichOneof("record"):
+            case "truncate_from":
+                self._next_index = record.truncate_from
+                if self.entries:
+                    self._drop_from(max(0, self._next_index - self.first.index))
+            case "restart_after":
+                self._restarted_after = record.restart_after
+                self._next_index = record.restart_after + 1
+                self._drop_from(0)
+            case _:
+                entry = entries.from_proto(record.entry)
+                if self._next_index not in (None, entry.index):
+                    raise ValueError(f"entry {entry.index} stands where entry {self._next_index} should")
+                self._add(entry)
+                self._next_index = entry.index + 1
+
+    def _start_from(self, snapshot: raft.RaftSnapshot | None) -> None:
+        """Put the snapshot's end before what was replayed: the process may have died between the two."""
+        if self._restarted_after is not None:
+            self._check_reaches(self._restarted_after, 0 if snapshot is None else snapshot.last.index)
+        elif self.entries:
+            self._check_reaches(
+                self.first.index, FIRST_INDEX if snapshot is None else snapshot.previous.index
+            )
+        else:
+            raise damaged(self._folder, "is damaged: it holds no entry")
+        if snapshot is None:
             return
-        entry = entries.from_proto(record.entry)
-        if self.entries and entry.index != self.last.index + 1:
-            raise ValueError(f"entry {entry.index} follows entry {self.last.index}")
-        self.entries.append(entry)
-        self.size_bytes += len(entry.command)
+        if self._restarted_after == snapshot.last.index:
+            self.entries.insert(0, entries.from_proto(snapshot.last))
+        self.install(snapshot)
+
+    def _check_reaches(self, start: int, covered: int) -> None:
+        if start > covered:
+            what = f"lacks entries {covered + 1} to {start}: an old or no snapshot is with it"
+            raise damaged(self._folder, what)

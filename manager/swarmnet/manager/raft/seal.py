@@ -18,6 +18,7 @@ from swarmnet.manager.raft.disk import Disk, damaged, replace_file
 
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
+TAG_BYTES: Final = 16
 _CONTEXT: Final = b"swarmnet raft data key 1"
 
 
@@ -50,7 +51,7 @@ def create_data_key(disk: Disk, path: Path, kek: SecretBytes) -> DataKey:
 def load_data_key(disk: Disk, path: Path, kek: SecretBytes) -> DataKey:
     """The data key in `path`. FailedPrecondition when `kek` is not its key; Internal when it is damaged."""
     sealed = disk.read(path)
-    if len(sealed) != NONCE_BYTES + KEY_BYTES + 16:
+    if len(sealed) != NONCE_BYTES + KEY_BYTES + TAG_BYTES:
         raise damaged(path, f"holds no sealed data key: {len(sealed)} bytes")
     try:
         return DataKey(SecretBytes(DataKey(kek).open(sealed, _CONTEXT)))

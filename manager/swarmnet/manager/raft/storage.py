@@ -15,7 +15,6 @@ from swarmnet.manager.raft import member
 from swarmnet.manager.raft.disk import REAL_DISK, Disk, Lock, damaged
 from swarmnet.manager.raft.entries import (
     COMMAND,
-    FIRST_INDEX,
     MEMBERSHIP,
     NO_OP,
     Change,
@@ -24,9 +23,10 @@ from swarmnet.manager.raft.entries import (
     encode_payload,
     to_proto,
 )
-from swarmnet.manager.raft.journal import Journal
+from swarmnet.manager.raft.journal import LAYOUT, Journal
 from swarmnet.manager.raft.member import Member
 from swarmnet.manager.raft.seal import create_data_key, load_data_key
+from swarmnet.manager.raft.segments import Layout, Segments
 from swarmnet.manager.raft.snapshot import SnapshotFile
 
 _FIRST_TERM: Final = 1
@@ -46,25 +46,33 @@ class Storage:
         self._lock.close()
 
 
-def create(directory: Path, kek: SecretBytes, members: Iterable[Member], disk: Disk = REAL_DISK) -> Storage:
+def create(
+    directory: Path,
+    kek: SecretBytes,
+    members: Iterable[Member],
+    disk: Disk = REAL_DISK,
+    layout: Layout = LAYOUT,
+) -> Storage:
     """An empty log among these members. FailedPrecondition when the directory has a log already."""
     disk.make_folder(directory)
     lock = _lock(disk, directory)
     try:
-        if not {"journal", "snapshot"}.isdisjoint(disk.names(directory)):
+        if Segments.exist(disk, directory / "journal") or "snapshot" in disk.names(directory):
             raise FailedPrecondition(
                 f"{directory} already holds a manager's state",
                 hint="This manager is part of a swarm. Leave it first: `swarmnet swarm leave --force`.",
             )
         key = create_data_key(disk, directory / "data.key", kek)
-        journal = Journal.create(disk, _journal(directory), key, members)
+        journal = Journal.create(disk, directory / "journal", key, members, layout)
     except BaseException:
         lock.close()
         raise
     return Storage(journal, SnapshotFile(disk, directory / "snapshot", key), None, lock)
 
 
-def open_existing(directory: Path, kek: SecretBytes, disk: Disk = REAL_DISK) -> Storage:
+def open_existing(
+    directory: Path, kek: SecretBytes, disk: Disk = REAL_DISK, layout: Layout = LAYOUT
+) -> Storage:
     """What is on disk, checked. Internal for damage: a manager that starts with less than it promised to keep
     could make the whole swarm forget. FailedPrecondition for a wrong key, or a second process."""
     if not disk.is_folder(directory):
@@ -74,8 +82,8 @@ def open_existing(directory: Path, kek: SecretBytes, disk: Disk = REAL_DISK) -> 
         key = load_data_key(disk, directory / "data.key", kek)
         snapshots = SnapshotFile(disk, directory / "snapshot", key)
         snapshot = snapshots.read()
-        journal = Journal.open(disk, _journal(directory), key)
-        _bring_together(directory, journal, snapshot)
+        disk.sync_folder(directory)  # or a power cut could bring an older one back, after the log is cut
+        journal = Journal.open(disk, directory / "journal", key, snapshot, layout)
     except BaseException:
         lock.close()
         raise
@@ -102,8 +110,8 @@ def create_from(directory: Path, kek: SecretBytes, me: Member, state: bytes, ind
 def refound(stored: Storage, me: Member, commands: Callable[[int], Iterable[bytes]]) -> None:
     """Make `me` the only member, and have these commands applied after all that the journal holds.
 
-    Durable at one stroke: the journal has all of it or is as it was. What was not agreed on before is from
-    here on. `commands` is told the index of the first one.
+    Durable at one stroke, if these are at most 2 MiB: the journal has all of it or is as it was. What was
+    not agreed on before is from here on. `commands` is told the index of the first one.
     """
     journal = stored.journal
     term = journal.term + 1
@@ -134,7 +142,7 @@ class Sizes:
 
 def sizes(directory: Path) -> Sizes:
     """Of a directory in use: a file may come or go meanwhile."""
-    return Sizes(_bytes_of(directory.glob("journal*")), _bytes_of(directory.glob("snapshot")))
+    return Sizes(_bytes_of(directory.glob("journal")), _bytes_of(directory.glob("snapshot")))
 
 
 def _bytes_of(paths: Iterable[Path]) -> int:
@@ -143,22 +151,6 @@ def _bytes_of(paths: Iterable[Path]) -> int:
         with suppress(FileNotFoundError):
             total += _bytes_of(path.iterdir()) if path.is_dir() else path.stat().st_size
     return total
-
-
-def _journal(directory: Path) -> Path:
-    return directory / "journal"
-
-
-def _bring_together(directory: Path, journal: Journal, snapshot: raft.RaftSnapshot | None) -> None:
-    """Start the journal where the snapshot ends: the process may have died between writing the two."""
-    covered = snapshot.previous.index if snapshot is not None else FIRST_INDEX
-    if journal.first.index > covered:
-        raise damaged(
-            directory, f"lacks entries {covered + 1} to {journal.first.index}: an old or no snapshot"
-        )
-    if snapshot is not None:
-        journal.install(snapshot)
-        journal.sync()
 
 
 def _lock(disk: Disk, directory: Path) -> Lock:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from swarmnet.api.v1 import options_pb2 as swarmnet_dot_api_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aswarmnet/api/v1/raft.proto\x12\x0fswarmnet.api.v1\x1a\x1dswarmnet/api/v1/options.proto\"D\n\nRaftMember\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x14\n\x0craft_address\x18\x03 \x01(\t\">\n\x0fRaftJoinRequest\x12+\n\x06member\x18\x01 \x01(\x0b\x32\x1b.swarmnet.api.v1.RaftMember\"@\n\x10RaftJoinResponse\x12,\n\x07members\x18\x01 \x03(\x0b\x32\x1b.swarmnet.api.v1.RaftMember\"#\n\x10RaftLeaveRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"\x13\n\x11RaftLeaveResponse\"8\n\tRaftHello\x12+\n\x06member\x18\x01 \x01(\x0b\x32\x1b.swarmnet.api.v1.RaftMember\",\n\x0bRaftWelcome\x12\x0f\n\x07refused\x18\x01 \x01(\x08\x12\x0c\n\x04wait\x18\x02 \x01(\x08\";\n\tRaftBatch\x12.\n\x08messages\x18\x02 \x03(\x0b\x32\x1c.swarmnet.api.v1.RaftMessage\"\xe4\x04\n\x0bRaftMessage\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12-\n\x06\x61ppend\x18\x02 \x01(\x0b\x32\x1b.swarmnet.api.v1.RaftAppendH\x00\x12\x38\n\x0c\x61ppend_reply\x18\x03 \x01(\x0b\x32 .swarmnet.api.v1.RaftAppendReplyH\x00\x12<\n\x0esnapshot_chunk\x18\x04 \x01(\x0b\x32\".swarmnet.api.v1.RaftSnapshotChunkH\x00\x12\x38\n\x0cvote_request\x18\x05 \x01(\x0b\x32 .swarmnet.api.v1.RaftVoteRequestH\x00\x12)\n\x04vote\x18\x06 \x01(\x0b\x32\x19.swarmnet.api.v1.RaftVoteH\x00\x12\x36\n\x0btimeout_now\x18\x07 \x01(\x0b\x32\x1f.swarmnet.api.v1.RaftTimeoutNowH\x00\x12+\n\x05probe\x18\x08 \x01(\x0b\x32\x1a.swarmnet.api.v1.RaftProbeH\x00\x12\x31\n\x0bprobe_reply\x18\t \x01(\x0b\x32\x1a.swarmnet.api.v1.RaftProbeH\x00\x12<\n\x10pre_vote_request\x18\n \x01(\x0b\x32 .swarmnet.api.v1.RaftVoteRequestH\x00\x12\x30\n\x08pre_vote\x18\x0b \x01(\x0b\x32\x1c.swarmnet.api.v1.RaftPreVoteH\x00\x12+\n\x05stale\x18\x0c \x01(\x0b\x32\x1a.swarmnet.api.v1.RaftStaleH\x00\x42\x06\n\x04\x62ody\">\n\tRaftEntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x14\n\x07\x63ommand\x18\x03 \x01(\x0c\x42\x03\x80\x01\x01\"~\n\nRaftAppend\x12\x14\n\x0c\x63ommit_index\x18\x01 \x01(\x04\x12\x16\n\x0eprevious_index\x18\x02 \x01(\x04\x12\x15\n\rprevious_term\x18\x03 \x01(\x04\x12+\n\x07\x65ntries\x18\x04 \x03(\x0b\x32\x1a.swarmnet.api.v1.RaftEntry\"E\n\x0fRaftAppendReply\x12\x12\n\nnext_index\x18\x01 \x01(\x04\x12\x0f\n\x07success\x18\x02 \x01(\x08\x12\r\n\x05reset\x18\x03 \x01(\x08\"Y\n\x11RaftSnapshotChunk\x12\x14\n\x0c\x63ommit_index\x18\x01 \x01(\x04\x12\x11\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01\x12\r\n\x05\x66irst\x18\x03 \x01(\x08\x12\x0c\n\x04last\x18\x04 \x01(\x08\"M\n\x0fRaftVoteRequest\x12\x12\n\nlast_index\x18\x01 \x01(\x04\x12\x11\n\tlast_term\x18\x02 \x01(\x04\x12\x13\n\x0bhanded_over\x18\x03 \x01(\x08\"\n\n\x08RaftVote\"$\n\x0bRaftPreVote\x12\x15\n\rasked_in_term\x18\x01 \x01(\x04\"\x0b\n\tRaftStale\"\x10\n\x0eRaftTimeoutNow\"\x1b\n\tRaftProbe\x12\x0e\n\x06number\x18\x01 \x01(\x04\"M\n\x0eRaftMembership\x12\x0e\n\x06remove\x18\x01 \x01(\x08\x12+\n\x06member\x18\x02 \x01(\x0b\x32\x1b.swarmnet.api.v1.RaftMember\"\xa7\x01\n\x10RaftJournalFrame\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0c\n\x04vote\x18\x02 \x01(\t\x12\x14\n\x0c\x63ommit_index\x18\x03 \x01(\x04\x12\x33\n\x07records\x18\x04 \x03(\x0b\x32\".swarmnet.api.v1.RaftJournalRecord\x12,\n\x07members\x18\x05 \x03(\x0b\x32\x1b.swarmnet.api.v1.RaftMember\"c\n\x11RaftJournalRecord\x12+\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1a.swarmnet.api.v1.RaftEntryH\x00\x12\x17\n\rtruncate_from\x18\x02 \x01(\x04H\x00\x42\x08\n\x06record\"\xa8\x01\n\x0cRaftSnapshot\x12,\n\x08previous\x18\x01 \x01(\x0b\x32\x1a.swarmnet.api.v1.RaftEntry\x12(\n\x04last\x18\x02 \x01(\x0b\x32\x1a.swarmnet.api.v1.RaftEntry\x12,\n\x07members\x18\x03 \x03(\x0b\x32\x1b.swarmnet.api.v1.RaftMember\x12\x12\n\x05state\x18\x04 \x01(\x0c\x42\x03\x80\x01\x01\x32\xb3\x01\n\x04Raft\x12S\n\x04Join\x12 .swarmnet.api.v1.RaftJoinRequest\x1a!.swarmnet.api.v1.RaftJoinResponse\"\x06\xca\xc9\x19\x02\x08\x01\x12V\n\x05Leave\x12!.swarmnet.api.v1.RaftLeaveRequest\x1a\".swarmnet.api.v1.RaftLeaveResponse\"\x06\xca\xc9\x19\x02\x08\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aswarmnet/api/v1/raft.proto\x12\x0fswarmnet.api.v1\x1a\x1dswarmnet/api/v1/options.proto\"D\n\nRaftMember\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x14\n\x0craft_address\x18\x03 \x01(\t\">\n\x0fRaftJoinRequest\x12+\n\x06member\x18\x01 \x01(\x0b\x32\x1b.swarmnet.api.v1.RaftMember\"@\n\x10RaftJoinResponse\x12,\n\x07members\x18\x01 \x03(\x0b\x32\x1b.swarmnet.api.v1.RaftMember\"#\n\x10RaftLeaveRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"\x13\n\x11RaftLeaveResponse\"8\n\tRaftHello\x12+\n\x06member\x18\x01 \x01(\x0b\x32\x1b.swarmnet.api.v1.RaftMember\",\n\x0bRaftWelcome\x12\x0f\n\x07refused\x18\x01 \x01(\x08\x12\x0c\n\x04wait\x18\x02 \x01(\x08\";\n\tRaftBatch\x12.\n\x08messages\x18\x01 \x03(\x0b\x32\x1c.swarmnet.api.v1.RaftMessage\"\xe4\x04\n\x0bRaftMessage\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12-\n\x06\x61ppend\x18\x02 \x01(\x0b\x32\x1b.swarmnet.api.v1.RaftAppendH\x00\x12\x38\n\x0c\x61ppend_reply\x18\x03 \x01(\x0b\x32 .swarmnet.api.v1.RaftAppendReplyH\x00\x12<\n\x0esnapshot_chunk\x18\x04 \x01(\x0b\x32\".swarmnet.api.v1.RaftSnapshotChunkH\x00\x12\x38\n\x0cvote_request\x18\x05 \x01(\x0b\x32 .swarmnet.api.v1.RaftVoteRequestH\x00\x12)\n\x04vote\x18\x06 \x01(\x0b\x32\x19.swarmnet.api.v1.RaftVoteH\x00\x12\x36\n\x0btimeout_now\x18\x07 \x01(\x0b\x32\x1f.swarmnet.api.v1.RaftTimeoutNowH\x00\x12+\n\x05probe\x18\x08 \x01(\x0b\x32\x1a.swarmnet.api.v1.RaftProbeH\x00\x12\x31\n\x0bprobe_reply\x18\t \x01(\x0b\x32\x1a.swarmnet.api.v1.RaftProbeH\x00\x12<\n\x10pre_vote_request\x18\n \x01(\x0b\x32 .swarmnet.api.v1.RaftVoteRequestH\x00\x12\x30\n\x08pre_vote\x18\x0b \x01(\x0b\x32\x1c.swarmnet.api.v1.RaftPreVoteH\x00\x12+\n\x05stale\x18\x0c \x01(\x0b\x32\x1a.swarmnet.api.v1.RaftStaleH\x00\x42\x06\n\x04\x62ody\">\n\tRaftEntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x14\n\x07\x63ommand\x18\x03 \x01(\x0c\x42\x03\x80\x01\x01\"~\n\nRaftAppend\x12\x14\n\x0c\x63ommit_index\x18\x01 \x01(\x04\x12\x16\n\x0eprevious_index\x18\x02 \x01(\x04\x12\x15\n\rprevious_term\x18\x03 \x01(\x04\x12+\n\x07\x65ntries\x18\x04 \x03(\x0b\x32\x1a.swarmnet.api.v1.RaftEntry\"S\n\x0fRaftAppendReply\x12\x12\n\nnext_index\x18\x01 \x01(\x04\x12\x0f\n\x07success\x18\x02 \x01(\x08\x12\r\n\x05reset\x18\x03 \x01(\x08\x12\x0c\n\x04\x66ull\x18\x04 \x01(\x08\"Y\n\x11RaftSnapshotChunk\x12\x14\n\x0c\x63ommit_index\x18\x01 \x01(\x04\x12\x11\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01\x12\r\n\x05\x66irst\x18\x03 \x01(\x08\x12\x0c\n\x04last\x18\x04 \x01(\x08\"M\n\x0fRaftVoteRequest\x12\x12\n\nlast_index\x18\x01 \x01(\x04\x12\x11\n\tlast_term\x18\x02 \x01(\x04\x12\x13\n\x0bhanded_over\x18\x03 \x01(\x08\"\n\n\x08RaftVote\"$\n\x0bRaftPreVote\x12\x15\n\rasked_in_term\x18\x01 \x01(\x04\"\x0b\n\tRaftStale\"\x10\n\x0eRaftTimeoutNow\"\x1b\n\tRaftProbe\x12\x0e\n\x06number\x18\x01 \x01(\x04\"M\n\x0eRaftMembership\x12\x0e\n\x06remove\x18\x01 \x01(\x08\x12+\n\x06member\x18\x02 \x01(\x0b\x32\x1b.swarmnet.api.v1.RaftMember\"\xe9\x01\n\x10RaftJournalFrame\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0c\n\x04vote\x18\x02 \x01(\t\x12\x14\n\x0c\x63ommit_index\x18\x03 \x01(\x04\x12\x33\n\x07records\x18\x04 \x03(\x0b\x32\".swarmnet.api.v1.RaftJournalRecord\x12,\n\x07members\x18\x05 \x03(\x0b\x32\x1b.swarmnet.api.v1.RaftMember\x12\x30\n\x05start\x18\x06 \x01(\x0b\x32!.swarmnet.api.v1.RaftSegmentStart\x12\x0e\n\x06\x63loses\x18\x07 \x01(\x08\"|\n\x11RaftJournalRecord\x12+\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1a.swarmnet.api.v1.RaftEntryH\x00\x12\x17\n\rtruncate_from\x18\x02 \x01(\x04H\x00\x12\x17\n\rrestart_after\x18\x03 \x01(\x04H\x00\x42\x08\n\x06record\"E\n\x10RaftSegmentStart\x12\x18\n\x10previous_file_id\x18\x01 \x01(\x0c\x12\x17\n\x0fprevious_frames\x18\x02 \x01(\x04\"\xa8\x01\n\x0cRaftSnapshot\x12,\n\x08previous\x18\x01 \x01(\x0b\x32\x1a.swarmnet.api.v1.RaftEntry\x12(\n\x04last\x18\x02 \x01(\x0b\x32\x1a.swarmnet.api.v1.RaftEntry\x12,\n\x07members\x18\x03 \x03(\x0b\x32\x1b.swarmnet.api.v1.RaftMember\x12\x12\n\x05state\x18\x04 \x01(\x0c\x42\x03\x80\x01\x01\x32\xb3\x01\n\x04Raft\x12S\n\x04Join\x12 .swarmnet.api.v1.RaftJoinRequest\x1a!.swarmnet.api.v1.RaftJoinResponse\"\x06\xca\xc9\x19\x02\x08\x01\x12V\n\x05Leave\x12!.swarmnet.api.v1.RaftLeaveRequest\x1a\".swarmnet.api.v1.RaftLeaveResponse\"\x06\xca\xc9\x19\x02\x08\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -65,29 +65,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RAFTAPPEND']._serialized_start=1180
   _globals['_RAFTAPPEND']._serialized_end=1306
   _globals['_RAFTAPPENDREPLY']._serialized_start=1308
-  _globals['_RAFTAPPENDREPLY']._serialized_end=1377
-  _globals['_RAFTSNAPSHOTCHUNK']._serialized_start=1379
-  _globals['_RAFTSNAPSHOTCHUNK']._serialized_end=1468
-  _globals['_RAFTVOTEREQUEST']._serialized_start=1470
-  _globals['_RAFTVOTEREQUEST']._serialized_end=1547
-  _globals['_RAFTVOTE']._serialized_start=1549
-  _globals['_RAFTVOTE']._serialized_end=1559
-  _globals['_RAFTPREVOTE']._serialized_start=1561
-  _globals['_RAFTPREVOTE']._serialized_end=1597
-  _globals['_RAFTSTALE']._serialized_start=1599
-  _globals['_RAFTSTALE']._serialized_end=1610
-  _globals['_RAFTTIMEOUTNOW']._serialized_start=1612
-  _globals['_RAFTTIMEOUTNOW']._serialized_end=1628
-  _globals['_RAFTPROBE']._serialized_start=1630
-  _globals['_RAFTPROBE']._serialized_end=1657
-  _globals['_RAFTMEMBERSHIP']._serialized_start=1659
-  _globals['_RAFTMEMBERSHIP']._serialized_end=1736
-  _globals['_RAFTJOURNALFRAME']._serialized_start=1739
-  _globals['_RAFTJOURNALFRAME']._serialized_end=1906
-  _globals['_RAFTJOURNALRECORD']._serialized_start=1908
-  _globals['_RAFTJOURNALRECORD']._serialized_end=2007
-  _globals['_RAFTSNAPSHOT']._serialized_start=2010
-  _globals['_RAFTSNAPSHOT']._serialized_end=2178
-  _globals['_RAFT']._serialized_start=2181
-  _globals['_RAFT']._serialized_end=2360
+  _globals['_RAFTAPPENDREPLY']._serialized_end=1391
+  _globals['_RAFTSNAPSHOTCHUNK']._serialized_start=1393
+  _globals['_RAFTSNAPSHOTCHUNK']._serialized_end=1482
+  _globals['_RAFTVOTEREQUEST']._serialized_start=1484
+  _globals['_RAFTVOTEREQUEST']._serialized_end=1561
+  _globals['_RAFTVOTE']._serialized_start=1563
+  _globals['_RAFTVOTE']._serialized_end=1573
+  _globals['_RAFTPREVOTE']._serialized_start=1575
+  _globals['_RAFTPREVOTE']._serialized_end=1611
+  _globals['_RAFTSTALE']._serialized_start=1613
+  _globals['_RAFTSTALE']._serialized_end=1624
+  _globals['_RAFTTIMEOUTNOW']._serialized_start=1626
+  _globals['_RAFTTIMEOUTNOW']._serialized_end=1642
+  _globals['_RAFTPROBE']._serialized_start=1644
+  _globals['_RAFTPROBE']._serialized_end=1671
+  _globals['_RAFTMEMBERSHIP']._serialized_start=1673
+  _globals['_RAFTMEMBERSHIP']._serialized_end=1750
+  _globals['_RAFTJOURNALFRAME']._serialized_start=1753
+  _globals['_RAFTJOURNALFRAME']._serialized_end=1986
+  _globals['_RAFTJOURNALRECORD']._serialized_start=1988
+  _globals['_RAFTJOURNALRECORD']._serialized_end=2112
+  _globals['_RAFTSEGMENTSTART']._serialized_start=2114
+  _globals['_RAFTSEGMENTSTART']._serialized_end=2183
+  _globals['_RAFTSNAPSHOT']._serialized_start=2186
+  _globals['_RAFTSNAPSHOT']._serialized_end=2354
+  _globals['_RAFT']._serialized_start=2357
+  _globals['_RAFT']._serialized_end=2536
 # @@protoc_insertion_point(module_scope)

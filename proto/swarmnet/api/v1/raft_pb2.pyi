@@ -310,22 +310,26 @@ class RaftAppendReply(_message.Message):
     NEXT_INDEX_FIELD_NUMBER: _builtins.int
     SUCCESS_FIELD_NUMBER: _builtins.int
     RESET_FIELD_NUMBER: _builtins.int
+    FULL_FIELD_NUMBER: _builtins.int
     next_index: _builtins.int
     """the first index that the sender still needs"""
     success: _builtins.bool
     """all below it equals the leader's log and is on disk"""
     reset: _builtins.bool
     """the logs do not meet: start again from next_index"""
+    full: _builtins.bool
+    """the sender's disk has no room: it takes no new entries for now"""
     def __init__(
         self,
         *,
         next_index: _builtins.int = ...,
         success: _builtins.bool = ...,
         reset: _builtins.bool = ...,
+        full: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_index", b"next_index", "reset", b"reset", "success", b"success"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["full", b"full", "next_index", b"next_index", "reset", b"reset", "success", b"success"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -501,7 +505,7 @@ Global___RaftMembership: _TypeAlias = RaftMembership  # noqa: Y015
 class RaftJournalFrame(_message.Message):
     """On disk.
 
-    What became durable in one step. The file is a row of these.
+    What became durable in one step. A segment of the journal is a row of these.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -511,15 +515,23 @@ class RaftJournalFrame(_message.Message):
     COMMIT_INDEX_FIELD_NUMBER: _builtins.int
     RECORDS_FIELD_NUMBER: _builtins.int
     MEMBERS_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    CLOSES_FIELD_NUMBER: _builtins.int
     term: _builtins.int
     vote: _builtins.str
     """who got this node's vote in that term, or empty"""
     commit_index: _builtins.int
+    closes: _builtins.bool
+    """last frame of a segment: the journal goes on in the next"""
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___RaftJournalRecord]: ...
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___RaftMember]:
-        """first frame only: as of the first entry"""
+        """first frame of all only: as of the first entry"""
+
+    @_builtins.property
+    def start(self) -> Global___RaftSegmentStart:
+        """first frame of a segment only"""
 
     def __init__(
         self,
@@ -529,10 +541,12 @@ class RaftJournalFrame(_message.Message):
         commit_index: _builtins.int = ...,
         records: _abc.Iterable[Global___RaftJournalRecord] | None = ...,
         members: _abc.Iterable[Global___RaftMember] | None = ...,
+        start: Global___RaftSegmentStart | None = ...,
+        closes: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_index", b"commit_index", "members", b"members", "records", b"records", "term", b"term", "vote", b"vote"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closes", b"closes", "commit_index", b"commit_index", "members", b"members", "records", b"records", "start", b"start", "term", b"term", "vote", b"vote"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -544,8 +558,11 @@ class RaftJournalRecord(_message.Message):
 
     ENTRY_FIELD_NUMBER: _builtins.int
     TRUNCATE_FROM_FIELD_NUMBER: _builtins.int
+    RESTART_AFTER_FIELD_NUMBER: _builtins.int
     truncate_from: _builtins.int
     """this index and all after it are gone"""
+    restart_after: _builtins.int
+    """a snapshot up to this index took the place of the log"""
     @_builtins.property
     def entry(self) -> Global___RaftEntry: ...
     def __init__(
@@ -553,16 +570,41 @@ class RaftJournalRecord(_message.Message):
         *,
         entry: Global___RaftEntry | None = ...,
         truncate_from: _builtins.int = ...,
+        restart_after: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "record", b"record", "truncate_from", b"truncate_from"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "record", b"record", "restart_after", b"restart_after", "truncate_from", b"truncate_from"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "record", b"record", "truncate_from", b"truncate_from"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "record", b"record", "restart_after", b"restart_after", "truncate_from", b"truncate_from"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["entry", "truncate_from"]  # noqa: Y015
+    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["entry", "truncate_from", "restart_after"]  # noqa: Y015
     _WhichOneofArgType_record: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_record) -> _WhichOneofReturnType_record | None: ...
 
 Global___RaftJournalRecord: _TypeAlias = RaftJournalRecord  # noqa: Y015
+
+@_typing.final
+class RaftSegmentStart(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREVIOUS_FILE_ID_FIELD_NUMBER: _builtins.int
+    PREVIOUS_FRAMES_FIELD_NUMBER: _builtins.int
+    previous_file_id: _builtins.bytes
+    """empty in the very first segment"""
+    previous_frames: _builtins.int
+    """how many it had, not counting the one that closes it"""
+    def __init__(
+        self,
+        *,
+        previous_file_id: _builtins.bytes = ...,
+        previous_frames: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["previous_file_id", b"previous_file_id", "previous_frames", b"previous_frames"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaftSegmentStart: _TypeAlias = RaftSegmentStart  # noqa: Y015
 
 @_typing.final
 class RaftSnapshot(_message.Message):
