@@ -1,6 +1,6 @@
 """One manager's Raft as a process of its own, to be killed. Started by RaftProcess; speaks lines.
 
-stdin: `put WORD`, `dump`. stdout: `started`, `leads`, `follows`, `ok WORD`, `no WORD REASON`,
+stdin: `put WORD BYTES` (so many more than the word), `dump`. stdout: `started`, `leads`, `follows`, `ok WORD`, `no WORD REASON`,
 `lines WORD...`.
 """
 
@@ -37,6 +37,7 @@ class RaftProcess:
     leads: bool = False
     acknowledged: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
     dumps: list[list[str]] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     process: Process | None = None
@@ -67,8 +68,8 @@ class RaftProcess:
         self._reader = asyncio.create_task(self._read(self.process))
         await until(lambda: self.started)
 
-    def put(self, word: str) -> None:
-        self._write(f"put {word}")
+    def put(self, word: str, padding_bytes: int = 0) -> None:
+        self._write(f"put {word} {padding_bytes}")
 
     async def dump(self) -> list[str]:
         """What its state machine has applied."""
@@ -118,6 +119,7 @@ class RaftProcess:
                     self.acknowledged.append(words[0])
                 case "no":
                     self.refused.append(words[0])
+                    self.reasons.append(words[1])
                 case "lines":
                     self.dumps.append(words)
             self.changed.set()
@@ -128,9 +130,9 @@ def say(*words: str) -> None:
     sys.stdout.flush()
 
 
-async def put(manager: Manager, word: str) -> None:
+async def put(manager: Manager, word: str, padding_bytes: int) -> None:
     try:
-        await manager.node.propose(word.encode())
+        await manager.node.propose(word.encode() + b" " + b"x" * padding_bytes)
         say("ok", word)
     except SwarmnetError as error:
         say("no", word, error.reason)
@@ -157,9 +159,9 @@ async def run() -> None:
     tasks = set()
     while line := (await stdin.readline()).decode().split():
         if line[0] == "dump":
-            say("lines", *(each.decode() for each in manager.machine.lines))
+            say("lines", *(each.split(b" ")[0].decode() for each in manager.machine.lines))
         else:
-            task = asyncio.create_task(put(manager, line[1]))
+            task = asyncio.create_task(put(manager, line[1], int(line[2])))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
     await manager.stop()

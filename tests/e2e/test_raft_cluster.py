@@ -25,6 +25,7 @@ class Swarm:
 
     def __init__(self, processes: list[RaftProcess]) -> None:
         self.processes = processes
+        self.padding_bytes = 0
         self._words = (str(number) for number in count())
         self._given = 0
         self.running = True
@@ -43,7 +44,7 @@ class Swarm:
             leader = await self.leader()
             base = len(leader.acknowledged) + len(leader.refused)
             for _ in range(IN_FLIGHT):
-                leader.put(next(self._words))
+                leader.put(next(self._words), self.padding_bytes)
             while leader.leads and len(leader.acknowledged) + len(leader.refused) < base + IN_FLIGHT:
                 await leader.next_change()
 

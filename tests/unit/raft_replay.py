@@ -12,9 +12,12 @@ from swarmnet.core.errors import SwarmnetError
 from swarmnet.core.secret import SecretBytes
 from swarmnet.manager.raft import codec, storage
 from swarmnet.manager.raft.compaction import Encode
+from swarmnet.manager.raft.disk import REAL_DISK, Disk
 from swarmnet.manager.raft.engine import Engine
+from swarmnet.manager.raft.journal import LAYOUT
 from swarmnet.manager.raft.library import Tuning
 from swarmnet.manager.raft.member import Member
+from swarmnet.manager.raft.segments import Layout
 
 KEK = SecretBytes(b"k" * 32)
 NEVER_S = 1e6
@@ -22,7 +25,7 @@ PATIENT = Tuning(election_min_s=NEVER_S, election_max_s=2 * NEVER_S, fallback_s=
 
 
 class SteppedEngine(Engine):
-    """Without a thread; what it hands to the loop happens at once."""
+    """Without a thread; what it hands to the loop, and snapshots, happen at once."""
 
     def _to_loop(self, act: Callable[[], None]) -> None:
         act()
@@ -31,15 +34,24 @@ class SteppedEngine(Engine):
 class Replica:
     """One manager. `applied` is its state machine; `acknowledged` what it told its clients is kept."""
 
-    def __init__(self, net: Net, node_id: str, members: Iterable[Member], folder: Path) -> None:
+    def __init__(
+        self,
+        net: Net,
+        node_id: str,
+        members: Iterable[Member],
+        folder: Path,
+        disk: Disk = REAL_DISK,
+        layout: Layout = LAYOUT,
+    ) -> None:
         self.net = net
         self.node_id = node_id
-        self.stored = storage.create(folder / node_id, KEK, members)
+        self.stored = storage.create(folder / node_id, KEK, members, disk, layout)
         self.applied: list[bytes] = []
         self.acknowledged: list[bytes] = []
         self.refused: list[SwarmnetError] = []
         self.leading: list[bool] = []
-        self.engine = SteppedEngine(Member(node_id, node_id, node_id), self.stored, self, PATIENT)
+        me = Member(node_id, node_id, node_id)
+        self.engine = SteppedEngine(me, self.stored, self, PATIENT, run_aside=lambda work: work())
         self.raft = self.engine._raft
 
     def transmit(self, messages: list[tuple[str, raft.RaftMessage]]) -> None:
@@ -107,10 +119,15 @@ class Replica:
 class Net:
     """All managers are connected; what they send waits in `queues` (from, to) until it is delivered."""
 
-    def __init__(self, names: str, folder: Path) -> None:
+    def __init__(
+        self, names: str, folder: Path, disks: Mapping[str, Disk] | None = None, layout: Layout = LAYOUT
+    ) -> None:
         self.queues: dict[tuple[str, str], deque[bytes]] = defaultdict(deque)
         members = [Member(name, name, name) for name in names]
-        self.replicas = {name: Replica(self, name, members, folder) for name in names}
+        self.replicas = {
+            name: Replica(self, name, members, folder, (disks or {}).get(name, REAL_DISK), layout)
+            for name in names
+        }
         for name, replica in self.replicas.items():
             for other in names:
                 if other != name:

@@ -67,6 +67,7 @@ MESSAGES = st.one_of(
             "next_node_idx": NUMBERS,
             "reset": st.booleans(),
             "success": st.booleans(),
+            "full": st.booleans(),
         }
     ),
     st.fixed_dictionaries(

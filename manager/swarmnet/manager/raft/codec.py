@@ -29,6 +29,7 @@ def encode(message: Message, term: int) -> raft.RaftMessage:
             encoded.append_reply.next_index = message["next_node_idx"]
             encoded.append_reply.success = message["success"]
             encoded.append_reply.reset = message["reset"]
+            encoded.append_reply.full = message["full"]
         case "request_vote":
             encoded.vote_request.last_index = message["last_log_index"]
             encoded.vote_request.last_term = message["last_log_term"]
@@ -68,6 +69,7 @@ def decode(encoded: raft.RaftMessage) -> Message:
                 "next_node_idx": reply.next_index,
                 "reset": reply.reset,
                 "success": reply.success,
+                "full": reply.full,
             }
         case "snapshot_chunk":
             return _decode_chunk(encoded.snapshot_chunk, term)

@@ -15,6 +15,7 @@ import structlog
 
 from swarmnet.api.v1 import raft_pb2 as raft
 from swarmnet.manager.raft import entries, member
+from swarmnet.manager.raft.disk import is_full
 from swarmnet.manager.raft.entries import Entry
 from swarmnet.manager.raft.journal import Journal
 from swarmnet.manager.raft.library import SnapshotStatus
@@ -28,6 +29,7 @@ Freeze = Callable[[Callable[[Encode], None]], None]
 """Has the machine frozen when it has applied all that it was given so far, and passes the result on."""
 
 _RETRY_S: Final = 10.0
+_NOT_NOW: Final = Chunk(b"", first=True, last=True)
 
 
 def in_a_thread(work: Callable[[], None]) -> None:
@@ -50,6 +52,8 @@ class Compaction:
         freeze: Freeze,
         installed: Callable[[raft.RaftSnapshot], None],
         applied_index: Callable[[], int],
+        is_full: Callable[[str], bool],
+        broken: Callable[[Exception], None],
         wake: Callable[[], None],
         clock: Callable[[], float],
         run_aside: Callable[[Callable[[], None]], None],
@@ -60,6 +64,8 @@ class Compaction:
         self._freeze = freeze
         self._installed = installed
         self._applied_index = applied_index
+        self._is_full = is_full
+        self._broken = broken
         self._wake = wake
         self._clock = clock
         self._run_aside = run_aside
@@ -70,6 +76,7 @@ class Compaction:
         self._taking: int | None = None
         self._result: SnapshotStatus | None = None
         self._retry_at = 0.0
+        self._lacks_bytes = 0
 
     def __fspath__(self) -> str:
         return self._file.__fspath__()
@@ -105,7 +112,10 @@ class Compaction:
         return entries.from_proto(snapshot.previous), entries.from_proto(snapshot.last), list(found.values())
 
     def next_chunk(self, node_id: str) -> Chunk | None:
-        """The next piece for a manager that lags; None when there is no snapshot yet."""
+        """The next piece for a manager that lags, empty while it has no room; None without a snapshot."""
+        if self._is_full(node_id):
+            self.cancel(node_id)
+            return _NOT_NOW
         if node_id not in self._outgoing:
             if (snapshot := self._file.read()) is None:
                 return None
@@ -116,17 +126,22 @@ class Compaction:
         return chunk
 
     def receive(self, chunk: Chunk) -> bool:
-        """Take in a piece; True when a snapshot is whole, newer than what is here, and on disk."""
+        """Take in a piece; True when a snapshot is whole, newer than what is here, and on disk.
+
+        A full disk is no error: the leader is told so (`lacks_room`), and sends it again when there is room.
+        """
         snapshot = self._incoming.add(chunk)
-        if snapshot is None or snapshot.last.index <= self._applied_index():
+        if snapshot is None or snapshot.last.index <= self._applied_index() or not self._store(snapshot):
             return False
-        with self._writing:
-            self._file.write(snapshot)
-            self.newest = snapshot.last.index
         self._journal.install(snapshot)
         self._to_install = snapshot
-        log.info("snapshot received", index=snapshot.last.index, bytes=len(snapshot.state))
         return True
+
+    def lacks_room(self) -> bool:
+        """Whether a snapshot that was sent here could still not be stored."""
+        if self._lacks_bytes and self._file.free_bytes() > self._lacks_bytes:
+            self._lacks_bytes = 0
+        return self._lacks_bytes > 0
 
     def cancel(self, node_id: str) -> None:
         self._outgoing.pop(node_id, None)
@@ -135,16 +150,35 @@ class Compaction:
         self._run_aside(partial(self._write, snapshot, encode))
 
     def _write(self, snapshot: raft.RaftSnapshot, encode: Encode) -> None:
+        """Whatever goes wrong, it ends with a result: the log stays as long as it is, which is safe."""
+        self._result = SnapshotStatus.FAILED if not self._written(snapshot, encode) else SnapshotStatus.DONE
+        self._wake()
+
+    def _written(self, snapshot: raft.RaftSnapshot, encode: Encode) -> bool:
         try:
             snapshot.state = encode()
+        except Exception:
+            log.exception("the state could not be encoded for a snapshot", index=snapshot.last.index)
+            return False
+        try:
+            return self._store(snapshot)
+        except Exception as error:
+            self._broken(error)
+            return False
+
+    def _store(self, snapshot: raft.RaftSnapshot) -> bool:
+        """Make it the one on disk, unless a newer one is. False on a full disk; any other OSError is one."""
+        try:
             with self._writing:
                 if snapshot.last.index > self.newest:
                     self._file.write(snapshot)
                     self.newest = snapshot.last.index
-            self._result = SnapshotStatus.DONE
-            log.debug("snapshot taken", index=snapshot.last.index, bytes=len(snapshot.state))
         except OSError as error:
-            # The log stays as long as it is, which is safe; the next try is in a while.
-            log.error("snapshot not written", path=self._file.__fspath__(), error=str(error))  # noqa: TRY400
-            self._result = SnapshotStatus.FAILED
-        self._wake()
+            if not is_full(error):
+                raise
+            self._lacks_bytes = snapshot.ByteSize()
+            path, free = self._file.__fspath__(), self._file.free_bytes()
+            log.error("no room for a snapshot", path=path, bytes=self._lacks_bytes, free=free)  # noqa: TRY400
+            return False
+        log.info("snapshot stored", index=snapshot.last.index, bytes=len(snapshot.state))
+        return True

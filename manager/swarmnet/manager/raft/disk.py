@@ -149,13 +149,16 @@ def is_full(error: OSError) -> bool:
 
 
 def replace_file(disk: Disk, path: Path, data: bytes) -> None:
-    """Give `path` this content, durably: new file, sync, rename, sync of the folder. OSError changes nothing,
-    unless it is of the last step: then either may be found after a power cut."""
+    """Give `path` this content, durably: new file, sync, rename, sync of the folder. If full, as before."""
     fresh = path.with_name(path.name + ".new")
     file = disk.create(fresh)
     try:
         file.write(0, data)
         file.sync()
+    except OSError as error:
+        if is_full(error):
+            disk.remove(fresh)
+        raise
     finally:
         file.close()
     disk.rename(fresh, path)

@@ -21,7 +21,7 @@ from typing import Final, Protocol
 import structlog
 
 from swarmnet.api.v1 import raft_pb2 as raft
-from swarmnet.core.errors import FailedPrecondition, NotLeader, SwarmnetError
+from swarmnet.core.errors import FailedPrecondition, NotLeader, ResourceExhausted, SwarmnetError
 from swarmnet.manager.raft import codec
 from swarmnet.manager.raft.compaction import Compaction, Encode, in_a_thread
 from swarmnet.manager.raft.election import Election, LogEnd, Uniform
@@ -31,6 +31,7 @@ from swarmnet.manager.raft.handover import Handover
 from swarmnet.manager.raft.library import Consensus, Tuning
 from swarmnet.manager.raft.member import Member
 from swarmnet.manager.raft.reads import Reader, Reads
+from swarmnet.manager.raft.room import Room
 from swarmnet.manager.raft.standing import Standing, standing_of
 from swarmnet.manager.raft.storage import Storage
 from swarmnet.manager.raft.thread import Pacer, RaftThread
@@ -42,6 +43,8 @@ _PROBE_AGAIN_S: Final = 0.05
 _TELL_COMMIT_S: Final = 0.005
 _LOG_BYTES: Final = 32 * 1024 * 1024
 """The log is cut at this size, whatever the number of its entries."""
+_CHANGE_BYTES: Final = 1024
+"""More than any membership change takes."""
 
 Outcome = Callable[[SwarmnetError | None], None]
 
@@ -102,6 +105,7 @@ class Engine:
         self._election = Election(tuning.election_min_s, tuning.election_max_s, uniform, self._clock())
         self._handed_over = False
         self._handover = Handover()
+        self._room = Room()
         self._reads = Reads()
         self._probe_again_at = 0.0
         self._snapshots = Compaction(
@@ -111,6 +115,8 @@ class Engine:
             freeze=lambda done: self._result(partial(outlet.freeze, done)),
             installed=self._installed,
             applied_index=lambda: self._raft.applied_index,
+            is_full=self._room.is_full,
+            broken=self.broken,
             wake=partial(self.post, _nobody),
             clock=clock,
             run_aside=run_aside,
@@ -189,14 +195,14 @@ class Engine:
 
     def propose(self, command: bytes, outcome: Outcome) -> None:
         """Append a command. `outcome` is told on the loop, right after the command was applied there."""
-        if (refusal := self._refusal()) is not None:
+        if (refusal := self._refusal() or self._room_refusal(len(command))) is not None:
             self._result(partial(outcome, refusal))
         else:
             self._raft.submit(command, lambda error: self._result(partial(outcome, error)))
 
     def change(self, change: Change, appended: Outcome, committed: Outcome) -> None:
         """Append a membership change: it counts from then on, and is final when it is committed."""
-        refusal = self._refusal() or self._change_refusal()
+        refusal = self._refusal() or self._change_refusal() or self._room_refusal(_CHANGE_BYTES)
         if refusal is None:
             self._raft.change(change, lambda error: self._result(partial(committed, error)))
             self._tick()
@@ -228,6 +234,8 @@ class Engine:
             message = {**message, "handed_over": self._handed_over}
         elif message["type"] == "response_vote":
             self._election.rest(self._clock())
+        elif message["type"] == "next_node_idx":
+            message = {**message, "full": self._is_full()}
         encoded = codec.encode(self._guard.outgoing(message), self._raft.term)
         self._outbox.append((node_id, encoded, is_promise(message)))
         return True
@@ -277,6 +285,7 @@ class Engine:
         self._transmit()
         self._report()
         self._journal.sync()
+        self._journal.release()
 
     def _has_news(self) -> bool:
         """Whether followers are to hear of something now: a new entry, or for a while what is committed.
@@ -339,6 +348,8 @@ class Engine:
                 return
             case "append_entries":
                 self._election.heard(self._clock())
+            case "next_node_idx":
+                self._room.heard(node_id, self._clock(), full=message["full"])
             case "timeout_now" if node_id == self._raft.leader_id:
                 self._handed_over = True
         verdict = self._guard.incoming(node_id, term, message)
@@ -356,6 +367,23 @@ class Engine:
             return NotLeader("this manager does not lead", hint="Ask the manager that leads.")
         if self._handover.goes_on(self._clock()):
             return NotLeader("this manager is handing over its lead", hint="Ask again in a moment.")
+        return None
+
+    def _is_full(self) -> bool:
+        return self._journal.full or self._snapshots.lacks_room()
+
+    def _room_refusal(self, size_bytes: int) -> SwarmnetError | None:
+        """No room to store that many bytes: whoever has some is to lead."""
+        try:
+            self._journal.claim(size_bytes)
+        except ResourceExhausted as error:
+            if not self._room.refusing:
+                log.error("no room for new entries", error=error.message)  # noqa: TRY400
+            self._room.refusing = True
+            if (successor := self._room.successor(self._raft.peers, self._clock())) is not None:
+                self.transfer(successor)
+            return error
+        self._room.refusing = False
         return None
 
     def _change_refusal(self) -> SwarmnetError | None:

@@ -9,7 +9,9 @@ Each rule answers a way in which the library alone lost acknowledged writes or g
    commit index may reach, is what this append verified, not the end of the log.
 4. A reset ("start again from here") never asks beyond the entry after the commit index: the library's own
    choice can leave leader and follower going round in circles.
-5. A leader that contradicts a committed entry means that the cluster's safety is gone: stop, touch nothing.
+5. New entries that the disk has no room for are not taken: what was verified before them is acknowledged, and
+   the leader sends them again.
+6. A leader that contradicts a committed entry means that the cluster's safety is gone: stop, touch nothing.
 """
 
 from __future__ import annotations
@@ -127,6 +129,8 @@ class Guard:
             if not entries and previous < self._journal.last.index:
                 return self._heartbeat(message, previous)
             self._check_conflict(entries)
+            if not self._journal.has_room(sum(len(each[0]) for each in entries), len(entries)):
+                return self._heartbeat(message, previous)
         return Verdict({**message, "prevLogIdx": previous, "entries": entries})
 
     def _held(self, entries: list[Entry]) -> list[Entry]:

@@ -117,14 +117,18 @@ class Journal:
                     found[change.member.node_id] = change.member
         return found
 
-    def has_room(self, size_bytes: int) -> bool:
-        """Whether commands of `size_bytes` in all can be stored beside those that were claimed room for."""
-        return self._segments.has_room(
-            self._unsynced_bytes + self._claimed_bytes + size_bytes + _RECORD_OVERHEAD_BYTES
-        )
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for the largest command."""
+        return not self.has_room(min(MAX_COMMAND_BYTES, self._frame_bytes))
+
+    def has_room(self, size_bytes: int, entries: int = 1) -> bool:
+        """Whether entries of `size_bytes` in all can be stored, beside what was claimed."""
+        taken = self._unsynced_bytes + self._claimed_bytes
+        return self._segments.has_room(taken + size_bytes + entries * _RECORD_OVERHEAD_BYTES)
 
     def claim(self, size_bytes: int) -> None:
-        """Room for a command that will be appended soon. ResourceExhausted when the disk is full."""
+        """Keep room for a command that will be appended, until `release`. ResourceExhausted: no room."""
         if not self.has_room(size_bytes):
             free, needed = self._disk.free_bytes(self._folder), self._segments.segment_bytes
             raise ResourceExhausted(
@@ -132,6 +136,10 @@ class Journal:
                 hint="Free space there: writing goes on by itself. Nothing is lost.",
             )
         self._claimed_bytes += size_bytes + _RECORD_OVERHEAD_BYTES
+
+    def release(self) -> None:
+        """What was claimed room for is appended, or never will be."""
+        self._claimed_bytes = 0
 
     def append(self, entry: Entry) -> None:
         size = len(entry.command) + _RECORD_OVERHEAD_BYTES
@@ -172,7 +180,6 @@ class Journal:
 
     def set_vote(self, term: int, vote: str | None) -> None:
         self.term, self.vote = term, vote
-        self._claimed_bytes = 0  # what a leader of the last term had taken in but not appended never will be
         self._dirty = True
 
     def sync(self) -> None:

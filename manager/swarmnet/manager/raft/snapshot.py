@@ -55,8 +55,12 @@ class SnapshotFile(os.PathLike[str]):
         except (InvalidTag, ValueError) as error:
             raise damaged(self._path, "is damaged, or was sealed with another key") from error
 
+    def free_bytes(self) -> int:
+        """What the disk still has room for."""
+        return self._disk.free_bytes(self._path.parent)
+
     def write(self, snapshot: raft.RaftSnapshot) -> None:
-        """Replace the snapshot; durable on return. OSError otherwise."""
+        """Replace the snapshot; durable on return. OSError otherwise; a full disk leaves the old one."""
         replace_file(self._disk, self._path, self._key.seal(snapshot.SerializeToString(), _CONTEXT))
 
 
