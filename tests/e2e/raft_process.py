@@ -1,7 +1,7 @@
 """One manager's Raft as a process of its own, to be killed. Started by RaftProcess; speaks lines.
 
-stdin: `put WORD BYTES` (so many more than the word), `dump`. stdout: `started`, `leads`, `follows`, `ok WORD`, `no WORD REASON`,
-`lines WORD...`.
+stdin: `put WORD BYTES` (as padding after the word), `dump`. stdout: `started`, `leads`, `follows`, `ok WORD`,
+`no WORD REASON`, `lines WORD...`.
 """
 
 from __future__ import annotations

@@ -23,9 +23,9 @@ KILLS = 3
 class Swarm:
     """Three processes, and a client that writes numbered words to whoever leads."""
 
-    def __init__(self, processes: list[RaftProcess]) -> None:
+    def __init__(self, processes: list[RaftProcess], padding_bytes: int) -> None:
         self.processes = processes
-        self.padding_bytes = 0
+        self._padding_bytes = padding_bytes
         self._words = (str(number) for number in count())
         self._given = 0
         self.running = True
@@ -44,7 +44,7 @@ class Swarm:
             leader = await self.leader()
             base = len(leader.acknowledged) + len(leader.refused)
             for _ in range(IN_FLIGHT):
-                leader.put(next(self._words), self.padding_bytes)
+                leader.put(next(self._words), self._padding_bytes)
             while leader.leads and len(leader.acknowledged) + len(leader.refused) < base + IN_FLIGHT:
                 await leader.next_change()
 
@@ -69,10 +69,10 @@ class Swarm:
 
 
 @asynccontextmanager
-async def swarm(folder: Path, log_entries: int) -> AsyncIterator[Swarm]:
+async def swarm(folder: Path, log_entries: int, padding_bytes: int = 0) -> AsyncIterator[Swarm]:
     cluster = Cluster(Authority.create(CLUSTER, datetime.now(UTC)), folder, Tuning(log_entries=log_entries))
     processes = [RaftProcess(cluster.new()) for _ in range(3)]
-    made = Swarm(processes)
+    made = Swarm(processes, padding_bytes)
     try:
         await processes[0].start(bootstrap=True)
         leader = await made.leader()

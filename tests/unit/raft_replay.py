@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from swarmnet.api.v1 import raft_pb2 as raft
@@ -120,7 +120,11 @@ class Net:
     """All managers are connected; what they send waits in `queues` (from, to) until it is delivered."""
 
     def __init__(
-        self, names: str, folder: Path, disks: Mapping[str, Disk] | None = None, layout: Layout = LAYOUT
+        self,
+        names: Sequence[str],
+        folder: Path,
+        disks: Mapping[str, Disk] | None = None,
+        layout: Layout = LAYOUT,
     ) -> None:
         self.queues: dict[tuple[str, str], deque[bytes]] = defaultdict(deque)
         members = [Member(name, name, name) for name in names]
@@ -157,9 +161,9 @@ class Net:
         for queue in self.queues.values():
             queue.clear()
 
-    def settle(self, names: str = "", rounds: int = 6) -> None:
+    def settle(self, names: Sequence[str] = "", rounds: int = 6) -> None:
         """Let these (or all) managers talk until there is nothing new."""
-        names = names or "".join(self.replicas)
+        names = names or list(self.replicas)
         for _ in range(rounds):
             for name in names:
                 self.replicas[name].step()

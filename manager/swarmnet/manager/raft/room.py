@@ -19,7 +19,7 @@ _AGAIN_S: Final = 5.0
 
 @dataclass(slots=True)
 class Room:
-    """`now`: seconds of a monotonic clock. `refusing`: this manager refused the last command for want of room."""
+    """`now`: seconds of a monotonic clock. `refusing`: the last command found no room here."""
 
     refusing: bool = False
     _full: dict[str, bool] = field(default_factory=dict)
