@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from pysyncobj.node import Node
-from tests.sim.memory_disk import MemoryDisk
+from tests.sim.memory_disk import MemoryDisk, PowerCut
 from tests.unit.raft_log import KEK, KEY, ME, SMALL, command, filled, put, segments_in, snapshot_of
 from tests.unit.raft_replay import Net
 
@@ -178,6 +178,20 @@ async def test_what_was_acknowledged_on_full_disks_survives_a_power_cut() -> Non
         found = storage.open_existing(FOLDER / name, KEK, disk, SMALL).journal
         held = [each.command[2:] for each in found.entries if each.command[0] == 0]
         assert [each for each in written if each not in held] == []
+
+
+def test_what_a_crash_left_of_a_snapshot_is_given_back() -> None:
+    disk = MemoryDisk()
+    stored = storage.create(FOLDER, KEK, [ME], disk)
+    put(stored.journal, 5)
+    before = disk.used_bytes()
+    disk.cut_after = 2
+    with pytest.raises(PowerCut):
+        stored.snapshots.write(snapshot_of(stored.journal, 5))
+    disk.kill()
+    assert disk.used_bytes() > before
+    storage.open_existing(FOLDER, KEK, disk)
+    assert disk.used_bytes() == before
 
 
 async def test_a_snapshot_waits_for_room_and_leaves_none_taken() -> None:

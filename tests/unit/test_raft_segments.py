@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -25,8 +26,9 @@ from tests.unit.raft_log import (
 
 from swarmnet.api.v1 import raft_pb2 as raft
 from swarmnet.manager.raft import storage
-from swarmnet.manager.raft.entries import Entry
+from swarmnet.manager.raft.entries import FIRST_ENTRY, Entry
 from swarmnet.manager.raft.journal import Journal
+from swarmnet.manager.raft.segments import Segments
 from swarmnet.manager.raft.storage import Storage
 
 FOLDER = Path("/raft/journal")
@@ -218,6 +220,23 @@ def test_a_kill_after_any_operation_and_a_power_cut_after_the_next_start_lose_no
         run.vote = (found.journal.term, found.journal.vote)
         run.disk.restart()
         run.check()
+
+
+def test_a_founding_that_was_cut_off_is_done_again_or_found_done() -> None:
+    found = set()
+    for operations in range(40):
+        for seed in range(4):
+            disk = MemoryDisk(Random(seed), cut_after=operations)
+            with suppress(PowerCut):
+                storage.create(FOLDER.parent, KEK, [ME], disk, SMALL)
+            disk.restart()
+            done = Segments.exist(disk, FOLDER)
+            start = storage.open_existing if done else partial(storage.create, members=[ME])
+            stored = start(FOLDER.parent, KEK, disk=disk, layout=SMALL)
+            assert stored.journal.entries == [FIRST_ENTRY]
+            assert stored.journal.members() == {"me": ME}
+            found.add(done)
+    assert found == {False, True}
 
 
 def test_a_crash_while_opening_loses_nothing_either() -> None:

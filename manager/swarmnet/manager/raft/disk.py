@@ -132,6 +132,7 @@ class _RealFile:
 
 
 REAL_DISK: Final = RealDisk()
+_UNFINISHED: Final = ".new"
 
 
 def damaged(path: Path, what: str) -> Internal:
@@ -150,7 +151,7 @@ def is_full(error: OSError) -> bool:
 
 def replace_file(disk: Disk, path: Path, data: bytes) -> None:
     """Give `path` this content, durably: new file, sync, rename, sync of the folder. If full, as before."""
-    fresh = path.with_name(path.name + ".new")
+    fresh = path.with_name(path.name + _UNFINISHED)
     file = disk.create(fresh)
     try:
         file.write(0, data)
@@ -163,3 +164,10 @@ def replace_file(disk: Disk, path: Path, data: bytes) -> None:
         file.close()
     disk.rename(fresh, path)
     disk.sync_folder(path.parent)
+
+
+def remove_unfinished(disk: Disk, folder: Path) -> None:
+    """Give back the room of what a crash left of `replace_file`."""
+    for name in disk.names(folder):
+        if name.endswith(_UNFINISHED):
+            disk.remove(folder / name)

@@ -12,7 +12,7 @@ from swarmnet.api.v1 import raft_pb2 as raft
 from swarmnet.core.errors import FailedPrecondition
 from swarmnet.core.secret import SecretBytes
 from swarmnet.manager.raft import member
-from swarmnet.manager.raft.disk import REAL_DISK, Disk, Lock, damaged
+from swarmnet.manager.raft.disk import REAL_DISK, Disk, Lock, damaged, remove_unfinished
 from swarmnet.manager.raft.entries import (
     COMMAND,
     MEMBERSHIP,
@@ -82,6 +82,7 @@ def open_existing(
         key = load_data_key(disk, directory / "data.key", kek)
         snapshots = SnapshotFile(disk, directory / "snapshot", key)
         snapshot = snapshots.read()
+        remove_unfinished(disk, directory)
         disk.sync_folder(directory)  # or a power cut could bring an older one back, after the log is cut
         journal = Journal.open(disk, directory / "journal", key, snapshot, layout)
     except BaseException:
