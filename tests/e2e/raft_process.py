@@ -132,7 +132,7 @@ def say(*words: str) -> None:
 
 async def put(manager: Manager, word: str, padding_bytes: int) -> None:
     try:
-        await manager.node.propose(word.encode() + b" " + b"x" * padding_bytes)
+        await manager.node.propose(word.encode() + bytes(padding_bytes))
         say("ok", word)
     except SwarmnetError as error:
         say("no", word, error.reason)
@@ -159,7 +159,7 @@ async def run() -> None:
     tasks = set()
     while line := (await stdin.readline()).decode().split():
         if line[0] == "dump":
-            say("lines", *(each.split(b" ")[0].decode() for each in manager.machine.lines))
+            say("lines", *(each.decode() for each in manager.machine.lines))
         else:
             task = asyncio.create_task(put(manager, line[1], int(line[2])))
             tasks.add(task)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +19,11 @@ class SmallDisk:
         return self.path / "ballast"
 
     def fill(self) -> None:
-        """Leave no room."""
-        found = os.statvfs(self.path)
+        """Leave no room, whoever takes some meanwhile."""
         with self._ballast.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, found.f_bavail * found.f_frsize)
+            while free := os.statvfs(self.path).f_bavail * os.statvfs(self.path).f_frsize:
+                with suppress(OSError):
+                    os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, free)
 
     def free(self) -> None:
         self._ballast.unlink()

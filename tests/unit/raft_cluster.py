@@ -51,7 +51,8 @@ def free_port() -> int:
 
 
 class Lines:
-    """A state machine: the commands, in order. `poison` cannot be applied."""
+    """A state machine: the commands, in order, without what follows a zero byte: padding for the log.
+    `poison` cannot be applied."""
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
@@ -60,7 +61,7 @@ class Lines:
     def apply(self, index: int, command: bytes) -> object:
         if command == b"poison":
             raise ValueError("poison")
-        self.lines.append(command)
+        self.lines.append(command.partition(b"\0")[0])
         return index
 
     def freeze(self) -> Callable[[], bytes]:

@@ -70,6 +70,15 @@ def test_what_is_too_large_for_one_frame_becomes_several_each_synced() -> None:
     assert Journal.open(disk, FOLDER, KEY, None, SMALL).entries == journal.entries
 
 
+def test_room_for_several_segments_can_be_taken_while_some_of_it_is_used() -> None:
+    disk = MemoryDisk()
+    journal = filled(disk, FOLDER, 0, layout=SMALL)
+    for number in range(8):
+        assert journal.has_room(6000)
+        put(journal, 60 if number % 2 else 20, X)
+    assert Journal.open(disk, FOLDER, KEY, None, SMALL).entries == journal.entries
+
+
 def test_the_front_is_dropped_by_whole_segments_that_a_snapshot_covers() -> None:
     disk = MemoryDisk()
     journal = filled(disk, FOLDER, 60, X, SMALL)

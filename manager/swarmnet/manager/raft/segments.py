@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Final
 
@@ -73,6 +74,7 @@ class Segments:
     _file: File
     _next_index: int
     _spares: list[Path] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=count)
 
     @classmethod
     def exist(cls, disk: Disk, folder: Path) -> bool:
@@ -156,7 +158,7 @@ class Segments:
 
     def _start_next(self, frame: raft.RaftJournalFrame) -> None:
         if not self._spares:
-            self._spares.append(_allocate(self._disk, self._folder, 0, self._layout))
+            self._spares.append(_allocate(self._disk, self._folder, next(self._numbers), self._layout))
         before, file_before = self._held[-1], self._file
         start = raft.RaftSegmentStart(previous_file_id=before.header.file_id, previous_frames=before.frames)
         head = raft.RaftJournalFrame(
@@ -190,7 +192,7 @@ class Segments:
     def _add_spare(self) -> bool:
         """Take a segment's room from the disk. False when there is none."""
         try:
-            self._spares.append(_allocate(self._disk, self._folder, len(self._spares), self._layout))
+            self._spares.append(_allocate(self._disk, self._folder, next(self._numbers), self._layout))
         except OSError as error:
             if not is_full(error):
                 raise
