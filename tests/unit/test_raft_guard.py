@@ -208,3 +208,23 @@ async def test_only_the_leader_appends(tmp_path: Path) -> None:
     assert isinstance(net["B"].refused[0], NotLeader)
     net.settle()
     assert net["A"].applied == []
+
+
+async def test_members_are_those_of_the_whole_log_whatever_of_it_is_applied(tmp_path: Path) -> None:
+    """The library makes a change when it is appended, and again when it is applied, after later ones."""
+    net = await led_by_a("ABCD", tmp_path)
+    removed, added = (Change(remove, Member("D", "D")) for remove in (True, False))
+    for change in (removed, added):
+        net["A"].engine.change(change, lambda _: None, lambda _: None)
+        net["A"].step()
+        net.drop("A", "B")
+        if change is removed:
+            net.exchange("A", "C")
+            net["A"].step()
+    net.settle("AB", 1)
+    net["A"].step()
+    net.deliver("A", "B")
+    log = net["B"].stored.journal
+    assert net["B"].raft.applied_index == log.last.index - 1
+    assert set(log.members()) == set("ABCD")
+    assert set(net["B"].raft.peers) == set("ACD")

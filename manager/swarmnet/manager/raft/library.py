@@ -214,6 +214,12 @@ class _Library(SyncObj):  # type: ignore[misc]  # untyped
         self._host = host
         super().__init__(me, others, conf, transport=transport)
 
+    def _SyncObj__doApplyCommand(self, command: bytes) -> None:
+        """Not for changes of members: they count since they were appended, or since the start. To apply one
+        again would undo later ones that are in the log already."""
+        if command[0] != entries.MEMBERSHIP:
+            super()._SyncObj__doApplyCommand(command)
+
     @replicated  # type: ignore[untyped-decorator]
     def replicate(self, command: bytes) -> None:
         self._host.apply(self.raftLastApplied + 1, command)
