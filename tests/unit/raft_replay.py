@@ -6,6 +6,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 from swarmnet.api.v1 import raft_pb2 as raft
 from swarmnet.core.errors import SwarmnetError
@@ -31,8 +32,24 @@ class SteppedEngine(Engine):
         act()
 
 
+class Stepped(Protocol):
+    """One manager of a Played cluster. `acknowledged`: what it told its clients is kept."""
+
+    acknowledged: list[bytes]
+
+    def connect(self, other: str) -> None: ...
+    def step(self) -> None: ...
+    def campaign(self) -> None: ...
+    def put(self, command: bytes) -> None: ...
+    def receive(self, source: str, messages: list[bytes]) -> None: ...
+    def kill(self) -> None: ...
+
+
+P = TypeVar("P", bound=Stepped)
+
+
 class Replica:
-    """One manager. `applied` is its state machine; `acknowledged` what it told its clients is kept."""
+    """One manager. `applied` is its state machine."""
 
     def __init__(
         self,
@@ -45,7 +62,10 @@ class Replica:
     ) -> None:
         self.net = net
         self.node_id = node_id
-        self.stored = storage.create(folder / node_id, KEK, members, disk, layout)
+        if disk.is_folder(folder / node_id):
+            self.stored = storage.open_existing(folder / node_id, KEK, disk, layout)
+        else:
+            self.stored = storage.create(folder / node_id, KEK, members, disk, layout)
         self.applied: list[bytes] = []
         self.acknowledged: list[bytes] = []
         self.refused: list[SwarmnetError] = []
@@ -108,6 +128,22 @@ class Replica:
         self.engine.propose(command, told)
         self.engine._step()
 
+    def connect(self, other: str) -> None:
+        self.engine.connected(other)
+
+    def receive(self, source: str, messages: list[bytes]) -> None:
+        for each in messages:
+            message = raft.RaftMessage.FromString(each)
+            self.engine.received(source, message.term, codec.decode(message))
+        self.engine._step()
+
+    def kill(self) -> None:
+        self.stored.close()
+
+    def limit_batches(self, size: int) -> None:
+        """Bytes of an append, at most; not our own limit, but the library's."""
+        self.raft._library.conf.appendEntriesBatchSizeBytes = size
+
     def read(self) -> list[bool]:
         """Where the answer will be."""
         answers: list[bool] = []
@@ -116,38 +152,41 @@ class Replica:
         return answers
 
 
-class Net:
+class Played(Generic[P]):
     """All managers are connected; what they send waits in `queues` (from, to) until it is delivered."""
 
-    def __init__(
-        self,
-        names: Sequence[str],
-        folder: Path,
-        disks: Mapping[str, Disk] | None = None,
-        layout: Layout = LAYOUT,
-    ) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
         self.queues: dict[tuple[str, str], deque[bytes]] = defaultdict(deque)
-        members = [Member(name, name, name) for name in names]
-        self.replicas = {
-            name: Replica(self, name, members, folder, (disks or {}).get(name, REAL_DISK), layout)
-            for name in names
-        }
-        for name, replica in self.replicas.items():
-            for other in names:
-                if other != name:
-                    replica.engine.connected(other)
+        self.replicas: dict[str, P] = {}
+        for name in names:
+            self.start(name)
 
-    def __getitem__(self, name: str) -> Replica:
+    def make(self, name: str) -> P:
+        raise NotImplementedError
+
+    def start(self, name: str) -> None:
+        """Start it, or start it again with what its disk has."""
+        replica = self.replicas[name] = self.make(name)
+        for other in self.names:
+            if other != name:
+                replica.connect(other)
+
+    def kill(self, names: Sequence[str]) -> None:
+        """SIGKILL: what they had sent is gone, too."""
+        for name in names:
+            self.replicas.pop(name).kill()
+            for link in [each for each in self.queues if name in each]:
+                del self.queues[link]
+
+    def __getitem__(self, name: str) -> P:
         return self.replicas[name]
 
     def deliver(self, source: str, target: str, most: int = 1_000_000) -> None:
         """Let up to `most` messages through, and let the receiver act on them."""
         queue = self.queues[source, target]
-        engine = self.replicas[target].engine
-        for _ in range(min(most, len(queue))):
-            message = raft.RaftMessage.FromString(queue.popleft())
-            engine.received(source, message.term, codec.decode(message))
-        engine._step()
+        messages = [queue.popleft() for _ in range(min(most, len(queue)))]
+        self.replicas[target].receive(source, messages)
 
     def exchange(self, one: str, other: str) -> None:
         self.deliver(one, other)
@@ -163,7 +202,7 @@ class Net:
 
     def settle(self, names: Sequence[str] = "", rounds: int = 6) -> None:
         """Let these (or all) managers talk until there is nothing new."""
-        names = names or list(self.replicas)
+        names = names or self.names
         for _ in range(rounds):
             for name in names:
                 self.replicas[name].step()
@@ -173,5 +212,25 @@ class Net:
                         self.deliver(source, target)
 
     def close(self) -> None:
-        for replica in self.replicas.values():
-            replica.stored.close()
+        self.kill(list(self.replicas))
+
+
+class Net(Played[Replica]):
+    """Our engines."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        folder: Path,
+        disks: Mapping[str, Disk] | None = None,
+        layout: Layout = LAYOUT,
+    ) -> None:
+        self._folder = folder
+        self._disks = disks or {}
+        self._layout = layout
+        super().__init__(names)
+
+    def make(self, name: str) -> Replica:
+        members = [Member(each, each, each) for each in self.names]
+        disk = self._disks.get(name, REAL_DISK)
+        return Replica(self, name, members, self._folder, disk, self._layout)

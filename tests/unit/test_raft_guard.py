@@ -213,7 +213,7 @@ async def test_only_the_leader_appends(tmp_path: Path) -> None:
 async def test_members_are_those_of_the_whole_log_whatever_of_it_is_applied(tmp_path: Path) -> None:
     """The library makes a change when it is appended, and again when it is applied, after later ones."""
     net = await led_by_a("ABCD", tmp_path)
-    removed, added = (Change(remove, Member("D", "D")) for remove in (True, False))
+    removed, added = (Change(remove, Member("D", "D", "D")) for remove in (True, False))
     for change in (removed, added):
         net["A"].engine.change(change, lambda _: None, lambda _: None)
         net["A"].step()
