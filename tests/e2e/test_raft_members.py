@@ -9,7 +9,16 @@ from pathlib import Path
 
 import grpc.aio
 import pytest
-from tests.unit.raft_cluster import Lines, Manager, certificate, cluster, free_port, name_of, until
+from tests.unit.raft_cluster import (
+    Lines,
+    Manager,
+    certificate,
+    cluster,
+    eventually,
+    free_port,
+    name_of,
+    until,
+)
 from tests.unit.raft_peer import Peer
 
 from swarmnet.api.v1 import raft_pb2, raft_pb2_grpc
@@ -240,3 +249,20 @@ async def test_a_state_machine_that_breaks_stops_the_manager(
         with pytest.raises(MemoryError):
             await asyncio.wait_for(asyncio.shield(only.node.failed), 5.0)
         assert not only.node.is_leader
+
+
+async def test_a_manager_that_was_away_follows_a_leader_that_joined_meanwhile(tmp_path: Path) -> None:
+    """Its log does not name that leader, which it hears of from the members that it knows."""
+    async with cluster(tmp_path, 3) as made:
+        first = await made.leader()
+        away = next(each for each in made.managers if each is not first)
+        await away.stop()
+        joined = made.new()
+        await joined.join(first)
+        await eventually(lambda: first.node.transfer(joined.node_id), FailedPrecondition)
+        await until(lambda: joined.node.is_leader)
+        await joined.node.propose(b"word")
+        await away.start()
+        await until(lambda: away.machine.lines == [b"word"])
+        assert away.node.leader == joined.member
+        assert set(away.node.members) == {each.node_id for each in made.managers}

@@ -91,7 +91,9 @@ class Replica:
     def elected(self, leads: bool) -> None:
         self.leading.append(leads)
 
-    def view(self, leader_id: str | None, members: Mapping[str, Member]) -> None:
+    def view(
+        self, leader_id: str | None, members: Mapping[str, Member], acquaintances: Mapping[str, Member]
+    ) -> None:
         pass
 
     def failed_with(self, error: Exception) -> None:

@@ -33,6 +33,9 @@ SYNCOBJ_SHA256 = "e8bdf06797085d734df86e24ab4802fe87893dff77268565ec036f7ad4a1cf
 
 NUMBERS = st.integers(1, 2**40)
 MEMBERS = st.builds(Member, st.text("abc123", min_size=1), st.text())
+MANAGERS = st.dictionaries(st.text("abc123", min_size=1), st.text()).map(
+    lambda addresses: [Member(node_id, address, address) for node_id, address in addresses.items()]
+)
 CONTENTS = st.one_of(st.binary(max_size=100), st.builds(Change, st.booleans(), MEMBERS))
 
 
@@ -83,6 +86,7 @@ MESSAGES = st.one_of(
     ),
     st.fixed_dictionaries({"type": st.just(codec.PRE_VOTE), "asked_in_term": NUMBERS}),
     st.just({"type": codec.STALE}),
+    st.fixed_dictionaries({"type": st.just(codec.INTRODUCTION), "members": MANAGERS}),
     st.fixed_dictionaries({"type": st.sampled_from(("response_vote", "timeout_now"))}),
     st.fixed_dictionaries({"type": st.sampled_from((codec.PROBE, codec.PROBE_REPLY)), "number": NUMBERS}),
 )
@@ -93,6 +97,7 @@ TERMLESS = (
     codec.PRE_VOTE_REQUEST,
     codec.PRE_VOTE,
     codec.STALE,
+    codec.INTRODUCTION,
 )
 
 

@@ -73,7 +73,7 @@ async def wire_of(node_id: str, *others: Member) -> AsyncIterator[tuple[Wire, He
 
     async def begin() -> None:
         wire.attach(heard)
-        wire.set_members({each.node_id: each for each in (wire.me, *others)})
+        wire.set_managers({each.node_id: each for each in (wire.me, *others)})
 
     await wire.thread.call(begin())
     try:
@@ -134,7 +134,7 @@ async def test_a_member_that_was_removed_is_told_so() -> None:
     async with wire_of(HERE, member(PEER)) as (here, heard):
         peer = await taken_in(here, 1)
         assert await heard.next() == ("probe", PEER, 1)
-        here.thread.post(partial(here.set_members, {HERE: here.me}))
+        here.thread.post(partial(here.set_managers, {HERE: here.me}))
         assert await peer.welcome() == raft.RaftWelcome(refused=True)
         assert await peer.welcome() is None
 

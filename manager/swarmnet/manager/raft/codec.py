@@ -7,6 +7,7 @@ from typing import Final
 from swarmnet.api.v1 import raft_pb2 as raft
 from swarmnet.manager.raft import entries
 from swarmnet.manager.raft.guard import Message
+from swarmnet.manager.raft.member import from_proto, to_proto
 from swarmnet.manager.raft.snapshot import Chunk
 
 PROBE: Final = "probe"
@@ -14,6 +15,7 @@ PROBE_REPLY: Final = "probe_reply"
 PRE_VOTE_REQUEST: Final = "pre_vote_request"
 PRE_VOTE: Final = "pre_vote"
 STALE: Final = "stale"
+INTRODUCTION: Final = "introduction"
 """Messages of our own, for linearizable reads and elections; the library never sees them."""
 
 
@@ -38,19 +40,8 @@ def encode(message: Message, term: int) -> raft.RaftMessage:
             encoded.vote.SetInParent()
         case "timeout_now":
             encoded.timeout_now.SetInParent()
-        case "probe":
-            encoded.probe.number = message["number"]
-        case "probe_reply":
-            encoded.probe_reply.number = message["number"]
-        case "pre_vote_request":
-            encoded.pre_vote_request.last_index = message["last_log_index"]
-            encoded.pre_vote_request.last_term = message["last_log_term"]
-        case "pre_vote":
-            encoded.pre_vote.asked_in_term = message["asked_in_term"]
-        case "stale":
-            encoded.stale.SetInParent()
-        case other:
-            raise ValueError(f"a message of type {other!r} cannot be sent")
+        case _:
+            _encode_own(message, encoded)
     return encoded
 
 
@@ -90,6 +81,26 @@ def decode(encoded: raft.RaftMessage) -> Message:
             return _decode_own(encoded)
 
 
+def _encode_own(message: Message, encoded: raft.RaftMessage) -> None:
+    match message["type"]:
+        case "probe":
+            encoded.probe.number = message["number"]
+        case "probe_reply":
+            encoded.probe_reply.number = message["number"]
+        case "pre_vote_request":
+            encoded.pre_vote_request.last_index = message["last_log_index"]
+            encoded.pre_vote_request.last_term = message["last_log_term"]
+        case "pre_vote":
+            encoded.pre_vote.asked_in_term = message["asked_in_term"]
+        case "stale":
+            encoded.stale.SetInParent()
+        case "introduction":
+            encoded.introduction.members.extend(to_proto(message["members"]))
+            encoded.introduction.SetInParent()
+        case other:
+            raise ValueError(f"a message of type {other!r} cannot be sent")
+
+
 def _decode_own(encoded: raft.RaftMessage) -> Message:
     match encoded.WhichOneof("body"):
         case "probe":
@@ -107,6 +118,11 @@ def _decode_own(encoded: raft.RaftMessage) -> Message:
             return {"type": PRE_VOTE, "asked_in_term": encoded.pre_vote.asked_in_term}
         case "stale":
             return {"type": STALE}
+        case "introduction":
+            members = list(from_proto(encoded.introduction.members).values())
+            if any(not each.node_id for each in members):
+                raise ValueError("an introduction without a node id")
+            return {"type": INTRODUCTION, "members": members}
         case _:
             raise ValueError("a message without a body")
 

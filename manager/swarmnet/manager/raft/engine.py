@@ -23,6 +23,7 @@ import structlog
 from swarmnet.api.v1 import raft_pb2 as raft
 from swarmnet.core.errors import FailedPrecondition, NotLeader, ResourceExhausted, SwarmnetError
 from swarmnet.manager.raft import codec
+from swarmnet.manager.raft.acquaintances import Acquaintances
 from swarmnet.manager.raft.compaction import Compaction, Encode, in_a_thread
 from swarmnet.manager.raft.election import Election, LogEnd, Uniform
 from swarmnet.manager.raft.entries import Change, Entry, change_of
@@ -61,7 +62,11 @@ class Outlet(Protocol):
     def elected(self, leads: bool) -> None:
         """True once this manager leads and has applied all that was committed before; False after."""
 
-    def view(self, leader_id: str | None, members: Mapping[str, Member]) -> None: ...
+    def view(
+        self, leader_id: str | None, members: Mapping[str, Member], acquaintances: Mapping[str, Member]
+    ) -> None:
+        """Who leads; who the members are; who else is to be spoken with (acquaintances.py)."""
+
     def failed_with(self, error: Exception) -> None:
         """The engine stopped: nothing more will come, nothing more may be promised."""
 
@@ -101,7 +106,8 @@ class Engine:
         self._sent = (0, 0)
         self._tell_commit_at = math.inf
         self._elected_term: int | None = None
-        self._viewed: tuple[str | None, Mapping[str, Member]] = (None, {})
+        self._viewed: tuple[str | None, Mapping[str, Member], Mapping[str, Member]] = (None, {}, {})
+        self._acquaintances = Acquaintances()
         self._election = Election(tuning.election_min_s, tuning.election_max_s, uniform, self._clock())
         self._handed_over = False
         self._handover = Handover()
@@ -162,8 +168,11 @@ class Engine:
 
     def received(self, node_id: str, term: int, message: Message) -> None:
         """A message of a peer that was in `term`."""
-        if node_id not in self._raft.peers:
+        is_member = node_id in self._raft.peers
+        if not is_member and not self._acquaintances.may_say(node_id, message["type"], self._clock()):
             return
+        if message["type"] == codec.PRE_VOTE_REQUEST:
+            self.send(node_id, {"type": codec.INTRODUCTION, "members": list(self._members().values())})
         match message["type"]:
             case codec.PROBE:
                 self.send(node_id, {**message, "type": codec.PROBE_REPLY})
@@ -171,6 +180,8 @@ class Engine:
                 self._reads.replied(node_id, term, message["number"])
             case codec.STALE:
                 self._raft.observe(term)
+            case codec.INTRODUCTION:
+                self._acquaintances.introduced(message["members"], self._clock())
             case "append_entries" | "request_vote" | codec.PRE_VOTE_REQUEST if term < self._raft.term:
                 self.send(node_id, {"type": codec.STALE})
             case codec.PRE_VOTE_REQUEST:
@@ -438,13 +449,17 @@ class Engine:
         if leads and self._elected_term is None and self._caught_up():
             self._elected_term = self._raft.term
             self._result(partial(self._outlet.elected, True))
-        view = (self._raft.leader_id, {self._me.node_id: self._me, **self._raft.peers})
+        members = self._members()
+        view = (self._raft.leader_id, members, self._acquaintances.beside(members, self._clock()))
         if view != self._viewed:
             self._viewed = view
             self._result(partial(self._outlet.view, *view))
         if self._results:
             results, self._results = self._results, []
             self._to_loop(partial(self._deliver, results))
+
+    def _members(self) -> dict[str, Member]:
+        return {self._me.node_id: self._me, **self._raft.peers}
 
     def _caught_up(self) -> bool:
         committed = self._raft.commit_index

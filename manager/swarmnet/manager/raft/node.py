@@ -102,6 +102,7 @@ class RaftNode:
         self._succeeded = asyncio.Event()  # another manager leads
         self._leader_id: str | None = None
         self._members: Mapping[str, Member] = stored.journal.members() | {me.node_id: me}
+        self._acquaintances: Mapping[str, Member] = {}
         self._announced: dict[str, Member] = {me.node_id: me}
         self._heard: dict[str, float] = {}
         self._result: object = None
@@ -156,7 +157,7 @@ class RaftNode:
 
     async def _begin(self) -> None:
         self._wire.attach(self)
-        self._wire.set_members(self._members)
+        self._wire.set_managers(self._members)
         self._engine.run_on(self._wire.thread)
 
     @property
@@ -332,9 +333,12 @@ class RaftNode:
         log.info("leading the swarm" if leads else "no longer leading the swarm")
         self._on_leadership(leads)
 
-    def view(self, leader_id: str | None, members: Mapping[str, Member]) -> None:
+    def view(
+        self, leader_id: str | None, members: Mapping[str, Member], acquaintances: Mapping[str, Member]
+    ) -> None:
         self._leader_id = leader_id
         self._members = members
+        self._acquaintances = acquaintances
         if leader_id not in {None, self._me.node_id}:
             self._succeeded.set()
         self._place()
@@ -372,11 +376,13 @@ class RaftNode:
         self._place()
 
     def _place(self) -> None:
-        """Put what members announced themselves in place of what the log says."""
-        self._members = {
-            node_id: self._announced.get(node_id, each) for node_id, each in self._members.items()
-        }
-        self._wire.thread.post(partial(self._wire.set_members, self._members))
+        """Put what managers announced themselves in place of what the log says."""
+        self._members = self._where_they_are(self._members)
+        spoken_with = {**self._where_they_are(self._acquaintances), **self._members}
+        self._wire.thread.post(partial(self._wire.set_managers, spoken_with))
+
+    def _where_they_are(self, managers: Mapping[str, Member]) -> dict[str, Member]:
+        return {node_id: self._announced.get(node_id, each) for node_id, each in managers.items()}
 
     def _check_leads(self) -> None:
         if self.failed.done():

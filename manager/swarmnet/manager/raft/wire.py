@@ -68,7 +68,7 @@ class Wire:
         self._all_closed = asyncio.Event()
         self._all_closed.set()
         self._strangers: set[Connection] = set()
-        self.members: Mapping[str, Member] = {}
+        self._managers: Mapping[str, Member] = {}
         self._sessions: dict[str, Connection] = {}
         self._links: dict[str, Link] = {}
 
@@ -100,10 +100,10 @@ class Wire:
     def attach(self, events: Events) -> None:
         self._events = events
 
-    def set_members(self, members: Mapping[str, Member]) -> None:
-        """Keep a connection to each of these but this one, at its address, and none to others."""
-        self.members = members
-        peers = {node_id: each for node_id, each in members.items() if node_id != self.me.node_id}
+    def set_managers(self, managers: Mapping[str, Member]) -> None:
+        """Speak with these, members and acquaintances, and with nobody else."""
+        self._managers = managers
+        peers = {node_id: each for node_id, each in managers.items() if node_id != self.me.node_id}
         for node_id, link in list(self._links.items()):
             if peers.get(node_id) != link.member:
                 self._links.pop(node_id).close()
@@ -112,7 +112,7 @@ class Wire:
                 assert self._events is not None
                 self._links[node_id] = Link(member, self.me, self._security.client, self._events)
         for node_id, session in list(self._sessions.items()):
-            if node_id not in members:
+            if node_id not in managers:
                 self._dismiss(session, node_id)
 
     def send(self, messages: Iterable[tuple[str, raft.RaftMessage]]) -> None:
@@ -193,7 +193,7 @@ class Wire:
             connection.write(raft.RaftWelcome(wait=True))
             connection.end("this manager is not part of a swarm yet")
             return
-        if node_id not in self.members:
+        if node_id not in self._managers:
             self._dismiss(connection, node_id)
             return
         if (older := self._sessions.pop(node_id, None)) is not None:
@@ -201,7 +201,7 @@ class Wire:
         self._sessions[node_id] = connection
         connection.write(raft.RaftWelcome())
         member = member_of(hello.member)
-        if member.node_id == node_id and member != self.members[node_id]:
+        if member.node_id == node_id and member != self._managers[node_id]:
             self._events.announced(member)
 
     def _take(self, connection: Connection, node_id: str, batch: raft.RaftBatch) -> None:

@@ -199,6 +199,7 @@ class RaftMessage(_message.Message):
     PRE_VOTE_REQUEST_FIELD_NUMBER: _builtins.int
     PRE_VOTE_FIELD_NUMBER: _builtins.int
     STALE_FIELD_NUMBER: _builtins.int
+    INTRODUCTION_FIELD_NUMBER: _builtins.int
     term: _builtins.int
     """the sender's"""
     @_builtins.property
@@ -223,6 +224,8 @@ class RaftMessage(_message.Message):
     def pre_vote(self) -> Global___RaftPreVote: ...
     @_builtins.property
     def stale(self) -> Global___RaftStale: ...
+    @_builtins.property
+    def introduction(self) -> Global___RaftIntroduction: ...
     def __init__(
         self,
         *,
@@ -238,12 +241,13 @@ class RaftMessage(_message.Message):
         pre_vote_request: Global___RaftVoteRequest | None = ...,
         pre_vote: Global___RaftPreVote | None = ...,
         stale: Global___RaftStale | None = ...,
+        introduction: Global___RaftIntroduction | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "append_reply", b"append_reply", "body", b"body", "pre_vote", b"pre_vote", "pre_vote_request", b"pre_vote_request", "probe", b"probe", "probe_reply", b"probe_reply", "snapshot_chunk", b"snapshot_chunk", "stale", b"stale", "timeout_now", b"timeout_now", "vote", b"vote", "vote_request", b"vote_request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "append_reply", b"append_reply", "body", b"body", "introduction", b"introduction", "pre_vote", b"pre_vote", "pre_vote_request", b"pre_vote_request", "probe", b"probe", "probe_reply", b"probe_reply", "snapshot_chunk", b"snapshot_chunk", "stale", b"stale", "timeout_now", b"timeout_now", "vote", b"vote", "vote_request", b"vote_request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "append_reply", b"append_reply", "body", b"body", "pre_vote", b"pre_vote", "pre_vote_request", b"pre_vote_request", "probe", b"probe", "probe_reply", b"probe_reply", "snapshot_chunk", b"snapshot_chunk", "stale", b"stale", "term", b"term", "timeout_now", b"timeout_now", "vote", b"vote", "vote_request", b"vote_request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "append_reply", b"append_reply", "body", b"body", "introduction", b"introduction", "pre_vote", b"pre_vote", "pre_vote_request", b"pre_vote_request", "probe", b"probe", "probe_reply", b"probe_reply", "snapshot_chunk", b"snapshot_chunk", "stale", b"stale", "term", b"term", "timeout_now", b"timeout_now", "vote", b"vote", "vote_request", b"vote_request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["append", "append_reply", "snapshot_chunk", "vote_request", "vote", "timeout_now", "probe", "probe_reply", "pre_vote_request", "pre_vote", "stale"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["append", "append_reply", "snapshot_chunk", "vote_request", "vote", "timeout_now", "probe", "probe_reply", "pre_vote_request", "pre_vote", "stale", "introduction"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -441,6 +445,28 @@ class RaftStale(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RaftStale: _TypeAlias = RaftStale  # noqa: Y015
+
+@_typing.final
+class RaftIntroduction(_message.Message):
+    """The answer to whoever asks for a pre-vote, hence hears no leader: the members, as the sender knows them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___RaftMember]: ...
+    def __init__(
+        self,
+        *,
+        members: _abc.Iterable[Global___RaftMember] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaftIntroduction: _TypeAlias = RaftIntroduction  # noqa: Y015
 
 @_typing.final
 class RaftTimeoutNow(_message.Message):

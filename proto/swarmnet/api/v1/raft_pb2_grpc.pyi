@@ -31,6 +31,7 @@ class RaftStub:
     certificates: TLS 1.3, both sides checked, ALPN "swarmnet-raft/1", one connection for each direction of a pair.
     Each message follows its length (4 bytes, little-endian; at most 4 MiB). Who connects sends a RaftHello, gets a
     RaftWelcome, and then sends RaftBatches, in order; a newer connection of the same manager ends the older one.
+    Members are welcome, and managers that a member vouches for (RaftIntroduction).
     Who a peer is comes from its certificate, never from a message.
 
     What stands below under "on disk" never travels: it is how a manager keeps its part, sealed under a data key of
@@ -58,6 +59,7 @@ class RaftAsyncStub(RaftStub):
     certificates: TLS 1.3, both sides checked, ALPN "swarmnet-raft/1", one connection for each direction of a pair.
     Each message follows its length (4 bytes, little-endian; at most 4 MiB). Who connects sends a RaftHello, gets a
     RaftWelcome, and then sends RaftBatches, in order; a newer connection of the same manager ends the older one.
+    Members are welcome, and managers that a member vouches for (RaftIntroduction).
     Who a peer is comes from its certificate, never from a message.
 
     What stands below under "on disk" never travels: it is how a manager keeps its part, sealed under a data key of
@@ -81,6 +83,7 @@ class RaftServicer(metaclass=_abc_1.ABCMeta):
     certificates: TLS 1.3, both sides checked, ALPN "swarmnet-raft/1", one connection for each direction of a pair.
     Each message follows its length (4 bytes, little-endian; at most 4 MiB). Who connects sends a RaftHello, gets a
     RaftWelcome, and then sends RaftBatches, in order; a newer connection of the same manager ends the older one.
+    Members are welcome, and managers that a member vouches for (RaftIntroduction).
     Who a peer is comes from its certificate, never from a message.
 
     What stands below under "on disk" never travels: it is how a manager keeps its part, sealed under a data key of
