@@ -206,7 +206,7 @@ class Faults:
                 self._world.note(name, f"is added by {leader.name}")
                 self._machines[name].found(leader.members)
 
-        change = Change(remove=False, member=Member(name, name))
+        change = Change(remove=False, member=Member(name, name, name))
         leader.engine.post(partial(leader.engine.change, change, counted, lambda _error: None))
 
     def _remove(self, leader: Process, name: str) -> None:
@@ -215,7 +215,7 @@ class Faults:
                 self._world.note(name, f"is removed by {leader.name}")
                 self._machines[name].clear()
 
-        change = Change(remove=True, member=Member(name, name))
+        change = Change(remove=True, member=Member(name, name, name))
         leader.engine.post(partial(leader.engine.change, change, lambda _error: None, final))
 
     def _start_missing(self) -> None:

@@ -24,10 +24,12 @@ from swarmnet.manager.raft.entries import Entry
 from swarmnet.manager.raft.journal import Journal
 from swarmnet.manager.raft.library import Tuning
 from swarmnet.manager.raft.member import Member
+from swarmnet.manager.raft.segments import Layout, Segments
 from swarmnet.manager.raft.storage import Storage
 
 _KEK: Final = SecretBytes(b"k" * 32)
 _FOLDER: Final = Path("/raft")
+_LAYOUT: Final = Layout(segment_bytes=64 * 1024, reserve_bytes=8 * 1024, frame_bytes=32 * 1024)
 _WAKE_S: Final = (0.0001, 0.001)
 _SNAPSHOT_S: Final = (0.001, 0.2)
 
@@ -56,7 +58,7 @@ class Machine:
 
     def found(self, founders: Iterable[str]) -> None:
         """Start it; should there be nothing on its disk, as one of these."""
-        self._founders = [Member(each, each) for each in founders]
+        self._founders = [Member(each, each, each) for each in founders]
         self.start()
 
     def start(self) -> None:
@@ -106,10 +108,10 @@ class Machine:
         self.world.note(self.name, f"stops: {error}")
 
     def _open(self) -> Storage:
-        found = self.disk.names(_FOLDER) if self.disk.is_folder(_FOLDER) else []
-        if not self.oracle.durable.get(self.name) and "journal" not in found:
-            return storage.create(_FOLDER, _KEK, self._founders, self.disk)
-        return storage.open_existing(_FOLDER, _KEK, self.disk)
+        took_part = self.oracle.durable.get(self.name) or Segments.exist(self.disk, _FOLDER / "journal")
+        if not took_part:
+            return storage.create(_FOLDER, _KEK, self._founders, self.disk, _LAYOUT)
+        return storage.open_existing(_FOLDER, _KEK, self.disk, _LAYOUT)
 
 
 class _SteppedEngine(Engine):
@@ -119,7 +121,7 @@ class _SteppedEngine(Engine):
         self._process = process
         world = process.machine.world
         super().__init__(
-            Member(process.name, process.name),
+            Member(process.name, process.name, process.name),
             stored,
             process,
             process.machine.tuning,

@@ -13,14 +13,16 @@ from unittest.mock import Mock, patch
 import pytest
 from pysyncobj import journal
 from tests.sim.plain_library import PlainNet, PlainReplica, as_it_comes
-from tests.unit.raft_log import SMALL
 from tests.unit.raft_replay import Net, Replica
 
 from swarmnet.manager.raft import disk
 from swarmnet.manager.raft.guard import Guard, Message, Verdict
 from swarmnet.manager.raft.journal import LAYOUT
+from swarmnet.manager.raft.segments import Layout
 from swarmnet.manager.raft.library import SnapshotStatus
 
+TINY = Layout(segment_bytes=1280, reserve_bytes=256, frame_bytes=512)
+"""Several segments, so that there is something to cut."""
 Nets = PlainNet | Net
 Scenario = Callable[[Nets], list[bytes]]
 
@@ -228,8 +230,7 @@ async def test_the_plain_library_loses_acknowledged_writes(
 
 @pytest.mark.parametrize(("scenario", "names"), CASES, ids=[case.__name__ for case, _ in CASES])
 async def test_our_engine_keeps_them(scenario: Scenario, names: str, tmp_path: Path) -> None:
-    cuts = scenario is killed_while_cutting_the_log
-    net = Net(names, tmp_path, layout=SMALL if cuts else LAYOUT)
+    net = Net(names, tmp_path, layout=TINY if scenario is killed_while_cutting_the_log else LAYOUT)
     try:
         assert scenario(net) == []
     finally:

@@ -13,10 +13,11 @@ from tests.sim.raft_sim import run
 
 from swarmnet.manager.raft import engine, library
 from swarmnet.manager.raft.acquaintances import Acquaintances
+from swarmnet.manager.raft.disk import File
 from swarmnet.manager.raft.engine import Engine
-from swarmnet.manager.raft.frames import FrameFile
 from swarmnet.manager.raft.guard import Guard, Verdict
 from swarmnet.manager.raft.reads import Reads
+from swarmnet.manager.raft.segments import Segments, _Segment
 
 CHUNK = 30
 
@@ -53,14 +54,14 @@ def promise_before_the_disk_has_it(patch: pytest.MonkeyPatch) -> None:
 
 
 def forget_to_sync(patch: pytest.MonkeyPatch) -> None:
-    append = FrameFile.append
+    write = Segments._write
 
-    def written(file: FrameFile, body: bytes) -> None:
+    def written(segments: Segments, segment: _Segment, file: File, body: bytes) -> None:
         with pytest.MonkeyPatch.context() as for_now:
-            for_now.setattr(file._file, "sync", lambda: None)
-            append(file, body)
+            for_now.setattr(file, "sync", lambda: None)
+            write(segments, segment, file, body)
 
-    patch.setattr(FrameFile, "append", written)
+    patch.setattr(Segments, "_write", written)
 
 
 def read_without_asking(patch: pytest.MonkeyPatch) -> None:
