@@ -51,6 +51,11 @@ class Host:
     def bootstrap(self) -> str:
         return f"{self.address}:2378"
 
+    @property
+    def metrics(self) -> str:
+        """Of a manager: the loopback has addresses enough for all."""
+        return f"127.9.9.{self.address.rpartition('.')[2]}:9477"
+
     def start(self) -> None:
         """Until it answers."""
         arguments = [f"--state-dir={self.folder}/state", f"--run-dir={self.run_dir}"]
@@ -58,6 +63,7 @@ class Host:
         if self.kind == "manager":
             arguments += [f"--listen-addr={self.address}:2377", f"--bootstrap-addr={self.bootstrap}"]
             arguments.append(f"--raft-addr={self.address}:2374")
+            arguments.append(f"--metrics-addr={self.metrics}")
         else:
             arguments.append(f"--gossip-addr={self.address}:7946")
         with (self.folder / "log").open("ab") as log:

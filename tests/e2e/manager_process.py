@@ -58,6 +58,7 @@ class Manager:
             f"--bootstrap-addr={self.bootstrap}",
             f"--raft-addr=127.0.0.1:{self.raft_port}",
             "--advertise-addr=127.0.0.1",
+            "--metrics-addr=",
             "--log-level=info",
         ]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from tests.e2e.island import Host, Island, eventually, island
 
 from swarmnet.core.errors import SwarmnetError
@@ -133,6 +136,65 @@ def test_a_leader_that_is_stopped_hands_over_while_writes_go_on(shore: Island) -
     logs = "".join((each.folder / "log").read_text() for each in managers)
     assert "leadership not handed over" not in logs
     assert "standing for election" not in logs, "the others found out by themselves"
+
+
+def fetch(host: Host, path: str) -> tuple[int, str]:
+    """Status and body of the manager's metrics port."""
+    code = "import sys, urllib.request as r, urllib.error as e\n"
+    code += "try: a = r.urlopen(sys.argv[1], timeout=10)\n"
+    code += "except e.HTTPError as error: a = error\n"
+    code += "print(a.status); print(a.read().decode(), end='')"
+    command = host.island.inside([sys.executable, "-c", code, f"http://{host.metrics}{path}"])
+    status, _, body = subprocess.run(command, capture_output=True, text=True, check=True).stdout.partition(
+        "\n"
+    )
+    return int(status), body
+
+
+def samples(host: Host) -> dict[str, float]:
+    status, text = fetch(host, "/metrics")
+    assert status == 200, text
+    families = text_string_to_metric_families(text)
+    return {f"{s.name}{s.labels or ''}": s.value for family in families for s in family.samples}
+
+
+def test_metrics_tell_of_raft_on_the_loopback(shore: Island) -> None:
+    first = shore.host("manager")
+    assert fetch(first, "/livez") == (200, "ok\n")
+    assert fetch(first, "/readyz") == (503, "this manager is not part of a swarm\n")
+    assert fetch(first, "/other")[0] == 404
+    first.ok("swarm", "init")
+    second = shore.joined("manager", first)
+    for number in range(20):
+        first.create_network(f"n{number}")
+    assert fetch(second, "/readyz") == (200, "ok\n")
+    shown, of_first, of_second = status(first), samples(first), samples(second)
+    assert of_first["swarmnet_raft_is_leader"] == of_second["swarmnet_raft_has_leader"] == 1
+    assert of_second["swarmnet_raft_is_leader"] == 0
+    assert of_first["swarmnet_raft_term"] == shown["Term"]
+    assert of_first["swarmnet_raft_applied_index"] >= shown["AppliedIndex"]
+    assert of_first["swarmnet_raft_commit_duration_seconds_count"] >= 20
+    assert of_first["swarmnet_raft_commit_duration_seconds_bucket{'le': '+Inf'}"] >= 20
+    assert 0 < of_first["swarmnet_raft_journal_sync_duration_seconds_sum"] < 60
+    assert of_first["swarmnet_raft_journal_bytes"] > 1000
+    second_id = status(second)["Self"]
+    assert of_first[f"swarmnet_raft_peer_lag_entries{{'node': '{second_id}'}}"] >= 0
+    assert of_first[f"swarmnet_raft_peer_reachable{{'node': '{second_id}'}}"] == 1
+    assert of_second["process_resident_memory_bytes"] > 1e6
+
+    second.kill()
+    eventually(lambda: fetch(first, "/readyz") == (503, "no manager leads\n"))
+    assert samples(first)[f"swarmnet_raft_peer_reachable{{'node': '{second_id}'}}"] == 0
+
+
+def test_a_metrics_port_in_use_is_a_clear_error(shore: Island) -> None:
+    first = shore.host("manager")
+    folder = shore.folder / "other"
+    options = [f"--state-dir={folder}/state", f"--run-dir={folder}/run", f"--metrics-addr={first.metrics}"]
+    command = [sys.executable, "-m", "swarmnet.manager.main", "--advertise-addr=10.9.9.1", *options]
+    ended = subprocess.run(shore.inside(command), capture_output=True, text=True, check=False, timeout=30)
+    assert ended.returncode == 1
+    assert f"cannot listen at {first.metrics} for metrics: Address already in use" in ended.stderr
 
 
 def logged(host: Host, what: str) -> bool:

@@ -18,8 +18,8 @@ from tests.unit.raft_replay import Net, Replica
 from swarmnet.manager.raft import disk
 from swarmnet.manager.raft.guard import Guard, Message, Verdict
 from swarmnet.manager.raft.journal import LAYOUT
-from swarmnet.manager.raft.segments import Layout
 from swarmnet.manager.raft.library import SnapshotStatus
+from swarmnet.manager.raft.segments import Layout
 
 TINY = Layout(segment_bytes=1280, reserve_bytes=256, frame_bytes=512)
 """Several segments, so that there is something to cut."""

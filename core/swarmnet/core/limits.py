@@ -27,6 +27,8 @@ ESP_SOFT_LIMIT_BYTES: Final = 1 << 40
 MANAGER_PORT: Final = 2377
 BOOTSTRAP_PORT: Final = 2378
 RAFT_PORT: Final = 2374
+METRICS_PORT: Final = 9477
+"""A manager's, on its host's loopback."""
 GOSSIP_PORT: Final = 7946
 PLAIN_VXLAN_PORT: Final = 4789
 ENCRYPTED_PORT_FIRST: Final = 20000

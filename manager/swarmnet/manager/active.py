@@ -24,6 +24,7 @@ from swarmnet.manager.identity import CallerRole, current_caller
 from swarmnet.manager.joining import call
 from swarmnet.manager.leader import Leader
 from swarmnet.manager.leadership import Leadership
+from swarmnet.manager.metrics import RaftReading, Reading
 from swarmnet.manager.peer_tls import PeerSecurity
 from swarmnet.manager.peers import Peers
 from swarmnet.manager.raft.member import Member
@@ -182,6 +183,14 @@ class ActiveManager:
             await self._raft.stop()
         else:
             await self._wire.close()
+
+    async def reading(self) -> Reading:
+        """For metrics. Unavailable when Raft does not answer."""
+        if (raft := self._raft) is None:
+            return Reading(refused=dict(self.refused))
+        others = {each: raft.reachable(each) for each in raft.members if each != self.node_id}
+        found = RaftReading(await raft.standing(), await raft.sizes(), raft.measures, others)
+        return Reading(found, dict(self.refused))
 
     async def wait_until_leading(self, timeout_s: float) -> None:
         """NoLeader when that long has passed."""

@@ -29,6 +29,7 @@ from swarmnet.manager.entering import FIRST_LEAD_S, found_swarm, join_swarm
 from swarmnet.manager.forward import Swarm
 from swarmnet.manager.founding import checked
 from swarmnet.manager.local import LocalService
+from swarmnet.manager.metrics import MetricsServer, Reading
 from swarmnet.manager.recovery import check_majority_lost, refound, restore_swarm
 from swarmnet.manager.server import STOP_GRACE_S, make_socket_server
 from swarmnet.manager.settings import Settings
@@ -48,10 +49,13 @@ class Daemon:
         self._changing = asyncio.Lock()
         self._socket: grpc.aio.Server | None = None
         self._lock = _lock(settings.state_dir)
+        self._metrics = MetricsServer(self._reading)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def start(self) -> None:
         """In the swarm that the state directory knows, if any; then answer on the unix socket."""
+        if self._settings.metrics:
+            self._metrics.start(self._settings.metrics)
         if (credentials := self._files.load()) is not None:
             self._check_valid(credentials)
             active = ActiveManager(self._settings, self._files, credentials)
@@ -76,8 +80,12 @@ class Daemon:
             self._settings.socket.unlink(missing_ok=True)
         if self._active is not None:
             await self._active.stop()
+        await self._metrics.stop()
         os.close(self._lock)
         log.info("manager stopped")
+
+    async def _reading(self) -> Reading:
+        return Reading() if self._active is None else await self._active.reading()
 
     def _swarm(self) -> Swarm:
         if self._active is None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from swarmnet.core import logs
 from swarmnet.core.errors import FailedPrecondition, SwarmnetError
-from swarmnet.core.limits import BOOTSTRAP_PORT, MANAGER_PORT, RAFT_PORT
-from swarmnet.manager.settings import Settings, checked_host, detect_address, with_port
+from swarmnet.core.limits import BOOTSTRAP_PORT, MANAGER_PORT, METRICS_PORT, RAFT_PORT
+from swarmnet.manager.settings import Settings, checked_host, checked_loopback, detect_address, with_port
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -26,6 +26,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bootstrap-addr", default=f"0.0.0.0:{BOOTSTRAP_PORT}", metavar="HOST:PORT")
     parser.add_argument("--raft-addr", default=f"0.0.0.0:{RAFT_PORT}", metavar="HOST:PORT")
     parser.add_argument("--advertise-addr", default="", metavar="ADDR", help="default: as the default route")
+    parser.add_argument(
+        "--metrics-addr",
+        default=f"127.0.0.1:{METRICS_PORT}",
+        metavar="HOST:PORT",
+        help="on the loopback: /metrics, /livez, /readyz; '' for none",
+    )
     parser.add_argument("--log-format", choices=logs.FORMATS, default="logfmt")
     parser.add_argument("--log-level", choices=logs.LEVELS, default="info")
     return parser
@@ -40,6 +46,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         bootstrap=with_port(arguments.bootstrap_addr, BOOTSTRAP_PORT),
         raft=with_port(arguments.raft_addr, RAFT_PORT),
         advertise=checked_host(arguments.advertise_addr or detect_address()),
+        metrics=checked_loopback(arguments.metrics_addr),
     )
     _prepare(settings.state_dir, "state", 0o700)
     _prepare(settings.run_dir, "run", 0o755)

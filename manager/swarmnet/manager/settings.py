@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from swarmnet.core.errors import InvalidArgument
-from swarmnet.core.limits import BOOTSTRAP_PORT, MANAGER_PORT, RAFT_PORT
+from swarmnet.core.limits import BOOTSTRAP_PORT, MANAGER_PORT, METRICS_PORT, RAFT_PORT
 
 _SIOCGIFCONF: Final = 0x8912
 _IFREQ_BYTES: Final = 40
@@ -22,7 +22,10 @@ _SOMEWHERE: Final = ("192.0.2.1", 9)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Addresses are host:port, except `advertise`: a host, which the ports of the listeners go with."""
+    """Addresses are host:port, except `advertise`: a host, which the ports of the listeners go with.
+
+    `metrics` empty: none are served.
+    """
 
     state_dir: Path
     run_dir: Path
@@ -30,6 +33,7 @@ class Settings:
     bootstrap: str
     raft: str
     advertise: str
+    metrics: str = ""
 
     @property
     def socket(self) -> Path:
@@ -68,6 +72,23 @@ def with_port(address: str, default: int) -> str:
     """host:port, with the default where no port was given."""
     host = address.rpartition(":")[0] if port_of(address, 0) else address
     return f"{bracketed(host.strip('[]'))}:{port_of(address, default)}"
+
+
+def checked_loopback(text: str) -> str:
+    """host:port on the loopback, or empty. InvalidArgument for anything else: whoever reaches it may read."""
+    if not text:
+        return ""
+    address = with_port(text, METRICS_PORT)
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        if ip_address(host).is_loopback:
+            return address
+    except ValueError:
+        pass
+    raise InvalidArgument(
+        f"metrics are served on the loopback only, and {text!r} is not there",
+        hint="Give an address such as 127.0.0.1:9477, or '' for no metrics.",
+    )
 
 
 def checked_host(text: str) -> str:

@@ -30,6 +30,7 @@ from swarmnet.manager.raft.entries import Change, Entry, change_of
 from swarmnet.manager.raft.guard import Guard, Message, acknowledgement, is_promise
 from swarmnet.manager.raft.handover import Handover
 from swarmnet.manager.raft.library import Consensus, Tuning
+from swarmnet.manager.raft.measures import Measures
 from swarmnet.manager.raft.member import Member
 from swarmnet.manager.raft.reads import Reader, Reads
 from swarmnet.manager.raft.room import Room
@@ -110,6 +111,7 @@ class Engine:
         self._acquaintances = Acquaintances()
         self._election = Election(tuning.election_min_s, tuning.election_max_s, uniform, self._clock())
         self._handed_over = False
+        self.measures = Measures()
         self._handover = Handover()
         self._room = Room()
         self._reads = Reads()
@@ -160,7 +162,7 @@ class Engine:
         self._stopping = True
         self._rest()
         try:
-            self._journal.sync()
+            self._sync()
         except OSError as error:
             self._fail(error)
 
@@ -207,9 +209,10 @@ class Engine:
     def propose(self, command: bytes, outcome: Outcome) -> None:
         """Append a command. `outcome` is told on the loop, right after the command was applied there."""
         if (refusal := self._refusal() or self._room_refusal(len(command))) is not None:
+            self.measures.failed += 1
             self._result(partial(outcome, refusal))
         else:
-            self._raft.submit(command, lambda error: self._result(partial(outcome, error)))
+            self._raft.submit(command, partial(self._decided, outcome, self._clock()))
 
     def change(self, change: Change, appended: Outcome, committed: Outcome) -> None:
         """Append a membership change: it counts from then on, and is final when it is committed."""
@@ -295,7 +298,7 @@ class Engine:
         self._serve_reads()
         self._transmit()
         self._report()
-        self._journal.sync()
+        self._sync()
         self._journal.release()
 
     def _has_news(self) -> bool:
@@ -314,7 +317,7 @@ class Engine:
 
     def _tick(self) -> None:
         if not self._raft.peers:
-            self._journal.sync()
+            self._sync()
         self._raft.tick()
 
     def _stand_for_election(self) -> None:
@@ -324,6 +327,7 @@ class Engine:
         elif self._election.is_backed(term, peers):
             self._election.rest(now)
             log.info("standing for election", term=term + 1, last_leader=self._raft.leader_id)
+            self.measures.elections += 1
             self._raft.campaign()
         elif self._election.due(now):
             self._election.ask(now, term)
@@ -346,6 +350,19 @@ class Engine:
         """Whether nobody gets this manager's vote now: it leads, or hears who does."""
         return self._raft.leads or self._election.has_leader(self._clock())
 
+    def _decided(self, outcome: Outcome, proposed_at: float, error: SwarmnetError | None) -> None:
+        if error is None:
+            self.measures.commits.observe(self._clock() - proposed_at)
+        else:
+            self.measures.failed += 1
+        self._result(partial(outcome, error))
+
+    def _sync(self) -> None:
+        if self._journal.dirty:
+            began = self._clock()
+            self._journal.sync()
+            self.measures.syncs.observe(self._clock() - began)
+
     def _hand_over(self) -> None:
         now = self._clock()
         if not self._raft.leads:
@@ -363,6 +380,7 @@ class Engine:
                 self._room.heard(node_id, self._clock(), full=message["full"])
             case "timeout_now" if node_id == self._raft.leader_id:
                 self._handed_over = True
+                self.measures.elections += 1
         verdict = self._guard.incoming(node_id, term, message)
         if verdict.message is not None:
             self._raft.receive(node_id, verdict.message)
@@ -431,7 +449,7 @@ class Engine:
             if promise and self._journal.dirty:
                 self._post_messages(ready)
                 ready = []
-                self._journal.sync()
+                self._sync()
             ready.append((node_id, message))
         self._outbox.clear()
         self._post_messages(ready)
@@ -452,6 +470,7 @@ class Engine:
         members = self._members()
         view = (self._raft.leader_id, members, self._acquaintances.beside(members, self._clock()))
         if view != self._viewed:
+            self.measures.leader_changes += view[0] not in {None, self._viewed[0]}
             self._viewed = view
             self._result(partial(self._outlet.view, *view))
         if self._results:

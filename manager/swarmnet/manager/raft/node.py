@@ -39,6 +39,7 @@ from swarmnet.manager.raft.engine import Engine
 from swarmnet.manager.raft.entries import Change
 from swarmnet.manager.raft.guard import Message
 from swarmnet.manager.raft.library import Tuning
+from swarmnet.manager.raft.measures import Measures
 from swarmnet.manager.raft.member import Member
 from swarmnet.manager.raft.membership import Membership, check_reachable
 from swarmnet.manager.raft.pending import Answer, Pending, outcome_of, settle
@@ -178,6 +179,10 @@ class RaftNode:
     def reachable(self, node_id: str) -> bool:
         """Whether this manager has a connection to that one now."""
         return node_id == self._me.node_id or self._wire.is_connected(node_id)
+
+    @property
+    def measures(self) -> Measures:
+        return self._engine.measures
 
     def heard_ago_s(self, node_id: str) -> float | None:
         """How long ago a message of that manager came in; None if none ever did."""
