@@ -32,13 +32,17 @@ BREAK = object()
 
 
 class FakeSwarm(grpc.GenericRpcHandler):
-    """`answers[rpc]` lists what to say: messages, errors, or functions of the request; the last one stays."""
+    """`answers[rpc]` lists what to say: messages, errors, or functions of the request; the last one stays.
+
+    A backup is `pieces`, an error among them ends it. Of what a client streams, `requests` has each message.
+    """
 
     def __init__(self, *services: str) -> None:
         self.services = services
         self.answers: dict[str, list[Any]] = {}
         self.requests: dict[str, list[Any]] = defaultdict(list)
         self.events: queue.Queue[Any] = queue.Queue()
+        self.pieces: list[control_pb2.BackupPiece | SwarmnetError] = []
 
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
@@ -47,6 +51,10 @@ class FakeSwarm(grpc.GenericRpcHandler):
         if method is None or method.containing_service.name not in self.services:
             return None
         decode = GetMessageClass(method.input_type).FromString
+        if method.name == "Backup":
+            return grpc.unary_stream_rpc_method_handler(
+                self._backup, decode, lambda piece: piece.SerializeToString()
+            )
         if method.server_streaming:
             return grpc.unary_stream_rpc_method_handler(
                 self._watch, decode, lambda event: event.SerializeToString()
@@ -55,6 +63,16 @@ class FakeSwarm(grpc.GenericRpcHandler):
         def answer(request: Message, context: grpc.ServicerContext) -> Message:
             return self._answer(method.name, request, context)
 
+        if method.client_streaming:
+
+            def take(requests: Iterator[Message], context: grpc.ServicerContext) -> Message:
+                *earlier, last = requests
+                self.requests[method.name] += earlier
+                return answer(last, context)
+
+            return grpc.stream_unary_rpc_method_handler(
+                take, decode, lambda answer: answer.SerializeToString()
+            )
         return grpc.unary_unary_rpc_method_handler(answer, decode, lambda answer: answer.SerializeToString())
 
     def _answer(self, name: str, request: Message, context: grpc.ServicerContext) -> Message:
@@ -68,6 +86,14 @@ class FakeSwarm(grpc.GenericRpcHandler):
         result = said(request) if callable(said) else said
         assert isinstance(result, Message)
         return result
+
+    def _backup(self, request: Message, context: grpc.ServicerContext) -> Iterator[Message]:
+        self.requests["Backup"].append(request)
+        for piece in self.pieces:
+            if isinstance(piece, SwarmnetError):
+                _abort(context, piece)
+            else:
+                yield piece
 
     def _watch(self, request: Message, context: grpc.ServicerContext) -> Iterator[Message]:
         self.requests["Watch"].append(request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from tests.unit.local_raft import put
 from swarmnet.api.v1 import control_pb2 as control
 from swarmnet.api.v1 import store_pb2 as store
 from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.core.backup import unseal
 from swarmnet.core.errors import FailedPrecondition, InUse, InvalidArgument, Unavailable
 from swarmnet.core.keys import GOSSIP_SCOPE
+from swarmnet.core.secret import SecretBytes
 from swarmnet.manager.control.servicer import Control
 from swarmnet.manager.store import Store
 
@@ -139,6 +142,46 @@ async def test_a_dead_manager_is_taken_out_of_raft_by_force(
     await api.RemoveNode(control.RemoveNodeRequest(ref="m2", force=True), NO_CONTEXT)
     assert not managers.is_member("node-m2")
     assert swarm.state.get(types.Node, "node-m2") is None
+
+
+async def test_the_leader_tells_how_far_each_manager_is(api: Control, managers: MadeUpManagers) -> None:
+    managers.known["node-m2"] = False
+    status = await api.GetRaftStatus(control.GetRaftStatusRequest(), NO_CONTEXT)
+    assert (status.node_id, status.leader_id, status.term) == ("node-m1", "node-m1", 7)
+    assert (status.journal_bytes, status.snapshot_bytes, status.snapshot_index) == (4096, 1234, 41)
+    mine, other = status.members
+    assert (mine.hostname, mine.reachable, mine.match_index) == ("m1", True, 100)
+    assert (other.hostname, other.reachable, other.match_index) == ("m2", False, 90)
+    assert (mine.HasField("last_heard"), other.last_heard.ToMilliseconds()) == (False, 1500)
+
+
+async def test_without_a_leader_a_manager_tells_what_it_knows(api: Control, managers: MadeUpManagers) -> None:
+    managers.part.now = replace(managers.part.now, leads=False, leader_id=None, matched={})
+    status = await api.GetRaftStatus(control.GetRaftStatusRequest(), NO_CONTEXT)
+    assert (status.leader_id, status.applied_index) == ("", 98)
+    assert not any(each.HasField("match_index") for each in status.members)
+
+
+async def test_leadership_is_handed_over_by_name(api: Control, managers: MadeUpManagers) -> None:
+    managers.known["node-m2"] = True
+    answer = await api.TransferLeadership(control.TransferLeadershipRequest(ref="m2"), NO_CONTEXT)
+    assert answer.leader_id == "node-m2"
+    await api.TransferLeadership(control.TransferLeadershipRequest(), NO_CONTEXT)
+    assert managers.part.asked == ["node-m2", None]
+    with pytest.raises(FailedPrecondition, match="node w1 is not a manager"):
+        await api.TransferLeadership(control.TransferLeadershipRequest(ref="w1"), NO_CONTEXT)
+
+
+async def test_a_backup_is_the_state_sealed(api: Control, swarm: Store) -> None:
+    request = control.BackupRequest(key=b"k" * 32, salt=b"s" * 32)
+    pieces = [piece async for piece in api.Backup(request, NO_CONTEXT)]
+    assert [piece.last for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+    raw = b"".join(piece.data for piece in pieces)
+    opened = unseal(raw, SecretBytes(b"k" * 32))
+    assert opened.state == swarm.freeze()()
+    assert (opened.header.index, opened.header.salt) == (swarm.state.index, b"s" * 32)
+    with pytest.raises(InvalidArgument, match="a key of 32 bytes"):
+        await anext(api.Backup(control.BackupRequest(key=b"short", salt=b"s" * 32), NO_CONTEXT))
 
 
 async def test_what_a_removed_node_knew_is_rekeyed(api: Control, swarm: Store) -> None:

@@ -54,8 +54,10 @@ __all__ = ["Dialer", "Member", "RaftNode", "RaftService", "StateMachine", "Tunin
 Dialer = Callable[[Member], grpc.aio.Channel]
 """Opens a channel to a member's API: mutual TLS, and the other end must prove to be that node id."""
 
-_HANDOVER_S: Final = 1.5
+_TRANSFER_S: Final = 1.5
 """Longer than the engine tries, and a vote after that."""
+_STOP_S: Final = 0.5
+"""A stop waits no longer for another leader: the others may be stopping, too."""
 _STANDING_S: Final = 2.0
 _ONLY_MEMBER: Final = 1
 
@@ -222,7 +224,7 @@ class RaftNode:
                 else f"manager {node_id} cannot be reached",
                 hint="`swarmnet raft status` shows which managers can be reached.",
             )
-        if not await self._hand_over(node_id) or (taken_by := self._leader_id) is None:
+        if not await self._hand_over(node_id, _TRANSFER_S) or (taken_by := self._leader_id) is None:
             raise Unavailable(
                 "no other manager took over in time",
                 hint="A manager can only take over once it has all of the log: see `swarmnet raft status`.",
@@ -297,7 +299,7 @@ class RaftNode:
     async def hand_over(self) -> None:
         """Before a stop, while the servers still run: give up leadership, if there is somebody to take it."""
         if self._leads and any(map(self._wire.is_connected, self._members)):
-            await self._hand_over()
+            await self._hand_over(None, _STOP_S)
 
     async def stop(self) -> None:
         """Hand over leadership if possible, then stop; what was promised is on disk."""
@@ -417,11 +419,11 @@ class RaftNode:
         silent_s = self.heard_ago_s(leader_id)
         return silent_s is not None and silent_s < self._leader_silent_s
 
-    async def _hand_over(self, node_id: str | None = None) -> bool:
+    async def _hand_over(self, node_id: str | None, timeout_s: float) -> bool:
         """Whether another manager leads now."""
         self._engine.post(partial(self._engine.transfer, node_id))
         try:
-            async with asyncio.timeout(_HANDOVER_S):
+            async with asyncio.timeout(timeout_s):
                 await self._succeeded.wait()
         except TimeoutError:
             log.info("leadership not handed over", reason="no manager has all of the log")
