@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,12 @@ from tests.unit.raft_cluster import KEK, cluster, until
 from swarmnet.api.v1 import store_pb2 as store
 from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core.errors import FailedPrecondition, SwarmnetError
-from swarmnet.core.limits import EPOCHS_SKIPPED, MAX_COMMAND_BYTES
-from swarmnet.core.state import Applied, State
-from swarmnet.manager.keymanager import create_scope, request_rotation
+from swarmnet.core.limits import EPOCHS_SKIPPED
+from swarmnet.core.state import State
+from swarmnet.manager.keymanager import request_rotation
 from swarmnet.manager.raft import storage
-from swarmnet.manager.raft.entries import COMMAND, Entry, decode_payload, encode_payload
+from swarmnet.manager.raft.disk import REAL_DISK
+from swarmnet.manager.raft.entries import COMMAND, Entry, encode_payload
 from swarmnet.manager.raft.member import Member
 from swarmnet.manager.recovery import become_only_manager, other_managers
 
@@ -40,8 +42,8 @@ def swarm() -> State:
     return state
 
 
-def taken_over(state: State, me: types.Node) -> list[bytes]:
-    return list(become_only_manager(state, me, NOW, state.index + 1))
+def taken_over(state: State, me: types.Node) -> None:
+    become_only_manager(state, me, NOW, state.index + 2)
 
 
 def test_the_other_managers_go_and_all_else_stays() -> None:
@@ -78,19 +80,6 @@ def test_every_key_is_new_and_numbered_past_what_may_have_been() -> None:
         assert not {*secrets.values()} & {*before[scope_id].values()}
 
 
-def test_the_commands_replay_to_the_same_state_and_fit_the_log() -> None:
-    state, replica = swarm(), State()
-    for number in range(1200):
-        commit(state, lambda t, number=number: create_scope(t, f"net-{number}", NOW, 60))  # type: ignore[misc]
-    replica.restore(state.freeze()())
-    commands = taken_over(state, manager("m1", 1))
-    assert len(commands) == 4
-    for raw in commands:
-        assert len(raw) <= MAX_COMMAND_BYTES
-        assert isinstance(replica.apply(replica.index + 1, raw), Applied)
-    assert replica.freeze()() == state.freeze()()
-
-
 def log_of_three(directory: Path) -> None:
     """A member of three, with two commands of which one is known to be agreed on."""
     stored = storage.create(directory, KEK, [ME, *OTHERS])
@@ -104,42 +93,54 @@ def log_of_three(directory: Path) -> None:
 
 def refound(directory: Path) -> None:
     stored = storage.open_existing(directory, KEK)
-    storage.refound(stored, ME, lambda first: [f"first at {first}".encode(), b"second"])
+    storage.restart_from(stored, ME, b"the state", 5)
     stored.close()
 
 
-def files(folder: Path) -> dict[Path, bytes]:
-    return {each.relative_to(folder): each.read_bytes() for each in folder.rglob("*") if each.is_file()}
+def opened(directory: Path) -> tuple[dict[str, Member], int, int, bytes]:
+    """Members, first and last index, and the snapshot's state, if any."""
+    stored = storage.open_existing(directory, KEK)
+    stored.close()
+    state = stored.snapshot.state if stored.snapshot is not None else b""
+    return stored.journal.members(), stored.journal.first.index, stored.journal.last.index, state
 
 
-def test_refounding_keeps_the_log_and_leaves_one_member(tmp_path: Path) -> None:
+BEFORE = ({each.node_id: each for each in (ME, *OTHERS)}, 1, 3, b"")
+DONE = ({"me": ME}, 4, 5, b"the state")
+
+
+def test_a_restarted_log_is_the_state_and_one_member(tmp_path: Path) -> None:
     log_of_three(tmp_path)
+    assert opened(tmp_path) == BEFORE
     refound(tmp_path)
+    assert opened(tmp_path) == opened(tmp_path) == DONE
     stored = storage.open_existing(tmp_path, KEK)
-    journal = stored.journal
     stored.close()
-    texts = [decode_payload(each.command[1:]) for each in journal.entries if each.command[0] == COMMAND]
-    assert texts == [b"agreed on", b"not agreed on", b"first at 6", b"second"]
-    assert journal.members() == {"me": ME}
-    assert (journal.term, journal.vote, journal.commit_index) == (4, "me", journal.last.index)
-    assert journal.last.index == 7
+    assert (stored.journal.term, stored.journal.commit_index) == (3, 5)
 
 
-def test_refounding_killed_at_any_byte_is_done_or_not_begun(tmp_path: Path) -> None:
+def test_restarting_a_log_killed_at_any_step_is_done_or_not_begun(tmp_path: Path) -> None:
+    """A copy of the directory is what a kill before each system call leaves."""
     log_of_three(tmp_path / "raft")
-    before = files(tmp_path / "raft")
-    refound(tmp_path / "raft")
-    after = files(tmp_path / "raft")
-    (changed,) = [each for each in after if after[each] != before.get(each)]
-    old, new = before[changed], after[changed]
-    outcomes = []
-    for cut in [*range(0, len(new), 5), len(new)]:
-        (tmp_path / "raft" / changed).write_bytes(new[:cut] + old[cut:])
-        stored = storage.open_existing(tmp_path / "raft", KEK)
-        outcomes.append((len(stored.journal.members()), stored.journal.last.index))
-        stored.close()
-    done = (1, 7)
-    assert outcomes == [(3, 3)] * outcomes.index(done) + [done] * outcomes.count(done)
+    seen: list[Path] = []
+
+    class Copying:
+        """RealDisk, with a copy of the directory kept before each call."""
+
+        def __getattr__(self, name: str) -> object:
+            act = getattr(REAL_DISK, name)
+            shutil.copytree(tmp_path / "raft", tmp_path / f"at-{len(seen)}")
+            seen.append(tmp_path / f"at-{len(seen)}")
+            return act
+
+    stored = storage.open_existing(tmp_path / "raft", KEK, Copying())  # type: ignore[arg-type]
+    storage.restart_from(stored, ME, b"the state", 5)
+    stored.close()
+    outcomes = [opened(each) for each in seen]
+    assert (outcomes[0], opened(tmp_path / "raft")) == (BEFORE, DONE)
+    done = [each == DONE for each in outcomes]
+    assert done == sorted(done)
+    assert all(each in (BEFORE, DONE) for each in outcomes)
 
 
 async def test_a_survivor_goes_on_with_all_that_it_has_and_the_others_are_refused(tmp_path: Path) -> None:
@@ -152,7 +153,8 @@ async def test_a_survivor_goes_on_with_all_that_it_has_and_the_others_are_refuse
             await leader.node.propose(b"not agreed on", timeout_s=0.3)
         await leader.stop()
         stored = await asyncio.to_thread(storage.open_existing, leader.directory, KEK)
-        storage.refound(stored, leader.member, lambda _first: [b"taken over"])
+        end = stored.journal.last.index
+        storage.restart_from(stored, leader.member, b"agreed on\nnot agreed on\ntaken over", end + 2)
         stored.close()
 
         await leader.start()

@@ -10,10 +10,8 @@ import asyncio
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -39,9 +37,6 @@ from swarmnet.manager.settings import Settings
 
 log = structlog.get_logger()
 
-_SCOPES_AT_ONCE: Final = 500
-"""In one command, which must fit one entry of the log."""
-
 
 @dataclass(frozen=True, slots=True)
 class Refounded:
@@ -51,25 +46,17 @@ class Refounded:
     removed: tuple[str, ...]
 
 
-def become_only_manager(state: State, me: types.Node, now: float, first_index: int) -> Iterator[bytes]:
-    """The commands, from `first_index` on, that leave `me` as the only manager and replace all keys.
-
-    Each was applied to `state` when it is handed out.
-    """
-    steps: list[Callable[[Transaction], None]] = [lambda transaction: _take_over(transaction, me)]
-    scopes = [scope.meta.id for scope in state.all(types.KeyScope)]
-    for start in range(0, len(scopes), _SCOPES_AT_ONCE):
-        chosen = scopes[start : start + _SCOPES_AT_ONCE]
-        steps.append(lambda transaction, chosen=chosen: _replace_all(transaction, chosen, now))  # type: ignore[misc]
-    for index, decide in enumerate(steps, first_index):
-        transaction = Transaction(state)
-        decide(transaction)
-        command = transaction.command(stamp(now))
-        assert command is not None, "nothing to take over"
-        raw = command.SerializeToString()
-        outcome = state.apply(index, raw)
-        assert isinstance(outcome, Applied), "nobody else changes the state here"
-        yield raw
+def become_only_manager(state: State, me: types.Node, now: float, index: int) -> None:
+    """Leave `me` as the only manager and replace all keys, as of `index`."""
+    transaction = Transaction(state)
+    _take_over(transaction, me)
+    period_s = terms_of(transaction.cluster()).period_s
+    for scope in transaction.scan(types.KeyScope):
+        replace_keys(transaction, scope, now, period_s)
+    command = transaction.command(stamp(now))
+    assert command is not None, "keys to replace"
+    outcome = state.apply(index, command.SerializeToString())
+    assert isinstance(outcome, Applied), "nobody else changes the state here"
 
 
 def other_managers(state: State, node_id: str) -> tuple[str, ...]:
@@ -91,14 +78,6 @@ def _take_over(transaction: Transaction, me: types.Node) -> None:
         changed.index = next_node_index(transaction)
     changed.address, changed.bootstrap_address = me.address, me.bootstrap_address
     transaction.put(changed)
-
-
-def _replace_all(transaction: Transaction, scope_ids: list[str], now: float) -> None:
-    period_s = terms_of(transaction.cluster()).period_s
-    for scope_id in scope_ids:
-        scope = transaction.get(types.KeyScope, scope_id)
-        assert scope is not None
-        replace_keys(transaction, scope, now, period_s)
 
 
 def _this_manager(settings: Settings, node_id: str) -> types.Node:
@@ -135,12 +114,10 @@ def refound(settings: Settings, node_id: str, kek: SecretBytes) -> Refounded:
     try:
         state = _state_of(stored)
         removed, last_index = other_managers(state, node_id), stored.journal.last.index
-        me = _this_manager(settings, node_id)
-
-        def commands(first_index: int) -> Iterator[bytes]:
-            return become_only_manager(state, me, time.time(), first_index)
-
-        storage.refound(stored, Member(node_id, settings.address, settings.raft_address), commands)
+        become_only_manager(state, _this_manager(settings, node_id), time.time(), last_index + 2)
+        storage.restart_from(
+            stored, Member(node_id, settings.address, settings.raft_address), state.freeze()(), state.index
+        )
     finally:
         stored.close()
     return Refounded(last_index, removed)
@@ -199,8 +176,7 @@ async def restore_swarm(
 
 def _write_log(settings: Settings, files: IdentityFiles, state: State, node_id: str) -> None:
     me = _this_manager(settings, node_id)
-    for _ in become_only_manager(state, me, time.time(), state.index + 1):
-        pass
+    become_only_manager(state, me, time.time(), state.index + 2)
     member = Member(node_id, settings.address, settings.raft_address)
     storage.create_from(raft_directory(settings), files.kek(), member, state.freeze()(), state.index)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +13,7 @@ from swarmnet.core.errors import FailedPrecondition
 from swarmnet.core.secret import SecretBytes
 from swarmnet.manager.raft import member
 from swarmnet.manager.raft.disk import REAL_DISK, Disk, Lock, damaged, remove_unfinished
-from swarmnet.manager.raft.entries import (
-    COMMAND,
-    MEMBERSHIP,
-    NO_OP,
-    Change,
-    Entry,
-    check_entry,
-    encode_payload,
-    to_proto,
-)
+from swarmnet.manager.raft.entries import NO_OP, Entry, to_proto
 from swarmnet.manager.raft.journal import LAYOUT, Journal
 from swarmnet.manager.raft.member import Member
 from swarmnet.manager.raft.seal import create_data_key, load_data_key
@@ -92,45 +83,29 @@ def open_existing(
 
 
 def create_from(directory: Path, kek: SecretBytes, me: Member, state: bytes, index: int) -> None:
-    """A log of this one member that starts with a state as of `index` (2 or more). Whoever is stopped in here
+    """A log of this one member that starts with a state as of `index` (3 or more). Whoever is stopped in here
     must start again with an empty directory. FailedPrecondition as `create`."""
     stored = create(directory, kek, [me])
     try:
-        previous, last = (Entry(bytes([NO_OP]), at, _FIRST_TERM) for at in (index - 1, index))
-        snapshot = raft.RaftSnapshot(
-            previous=to_proto(previous), last=to_proto(last), members=member.to_proto([me]), state=state
-        )
-        stored.snapshots.write(snapshot)
         stored.journal.set_vote(_FIRST_TERM, None)
-        stored.journal.install(snapshot)
-        stored.journal.sync()
+        restart_from(stored, me, state, index)
     finally:
         stored.close()
 
 
-def refound(stored: Storage, me: Member, commands: Callable[[int], Iterable[bytes]]) -> None:
-    """Make `me` the only member, and have these commands applied after all that the journal holds.
+def restart_from(stored: Storage, me: Member, state: bytes, index: int) -> None:
+    """Put this state, as of `index`, in place of all of the log, with `me` as the only member.
 
-    Durable at one stroke, if these are at most 2 MiB: the journal has all of it or is as it was. What was
-    not agreed on before is from here on. `commands` is told the index of the first one.
+    `index` is 2 or more above the log's end. Durable at one stroke: that of replacing the snapshot.
     """
-    journal = stored.journal
-    term = journal.term + 1
-    journal.set_vote(term, me.node_id)
-    known = journal.members()
-    for each in known.values():
-        if each.node_id != me.node_id:
-            _append(journal, MEMBERSHIP, Change(remove=True, member=each), term)
-    if me.node_id not in known:
-        _append(journal, MEMBERSHIP, Change(remove=False, member=me), term)
-    for command in commands(journal.last.index + 1):
-        _append(journal, COMMAND, command, term)
-    journal.commit_index = journal.last.index
-    journal.sync()
-
-
-def _append(journal: Journal, kind: int, content: bytes | Change, term: int) -> None:
-    journal.append(check_entry(Entry(bytes([kind]) + encode_payload(content), journal.last.index + 1, term)))
+    term = stored.journal.term
+    previous, last = (Entry(bytes([NO_OP]), at, term) for at in (index - 1, index))
+    snapshot = raft.RaftSnapshot(
+        previous=to_proto(previous), last=to_proto(last), members=member.to_proto([me]), state=state
+    )
+    stored.snapshots.write(snapshot)
+    stored.journal.install(snapshot)
+    stored.journal.sync()
 
 
 @dataclass(frozen=True, slots=True)
