@@ -49,16 +49,18 @@ class Writers:
 
     async def _write(self, writer: int) -> None:
         for number in range(1_000_000):
-            line = f"{writer}.{number}".encode()
-            while line not in self.lines:
-                for leader in self._made.leaders():
-                    try:
-                        await leader.node.propose(line)
-                        self.lines.append(line)
-                        break
-                    except SwarmnetError:
-                        pass
-                await asyncio.sleep(0)
+            await self._put(f"{writer}.{number}".encode())
+
+    async def _put(self, line: bytes) -> None:
+        while True:
+            for leader in self._made.leaders():
+                try:
+                    await leader.node.propose(line)
+                except SwarmnetError:
+                    continue
+                self.lines.append(line)
+                return
+            await asyncio.sleep(0.001)
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -68,7 +70,7 @@ async def test_leadership_moves_while_writers_never_pause(named: bool, tmp_path:
         others = [each for each in made.managers if each is not before]
         target = others[1].node_id if named else None
         await until(lambda: all(before.node.reachable(each.node_id) for each in others))
-        async with Writers(made, 8) as writers:
+        async with Writers(made, 4) as writers:
             leader_id = await before.node.transfer(target)
             assert leader_id in ({target} if named else {each.node_id for each in others})
             accepted = len(writers.lines)
