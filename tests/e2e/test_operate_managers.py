@@ -214,7 +214,7 @@ def test_a_manager_of_a_lost_majority_goes_on_alone(shore: Island) -> None:
     first, second, third = founded(shore, 3)
     worker = shore.joined("worker", first)
     first.ok("network", "create", "--driver", "overlay", "--opt", "encrypted", "kept")
-    first.ok("service", "create", "-q", "--detach", "--name", "web", "host", "sleep", "infinity")
+    first.ok("service", "create", "-q", "--detach", "--name", "web", "host", "sleep", "600")
     eventually(lambda: "Running" in first.ok("service", "ps", "web"))
     before, keys = first.ok("service", "ps", "-q", "web"), epochs(first)
     healthy = third.swarmnet("swarm", "init", "--force-new-cluster")
@@ -251,13 +251,14 @@ def test_a_manager_of_a_lost_majority_goes_on_alone(shore: Island) -> None:
     third.kill()
     third.start()
     eventually(lambda: names(third) == ["kept", "with-two"])
+    worker.ok("swarm", "leave")  # its tasks outlive it otherwise
 
 
 def test_a_live_swarm_is_backed_up_and_restored(shore: Island, tmp_path: Path) -> None:
     first, second, third = founded(shore, 3)
     worker = shore.joined("worker", first)
     first.ok("network", "create", "--driver", "overlay", "--opt", "encrypted", "kept")
-    first.ok("service", "create", "-q", "--detach", "--name", "web", "host", "sleep", "infinity")
+    first.ok("service", "create", "-q", "--detach", "--name", "web", "host", "sleep", "600")
     eventually(lambda: "Running" in first.ok("service", "ps", "web"))
     tasks, keys, token = (
         first.ok("service", "ps", "-q", "web"),
@@ -304,3 +305,4 @@ def test_a_live_swarm_is_backed_up_and_restored(shore: Island, tmp_path: Path) -
     fresh.kill()
     fresh.start()
     eventually(lambda: names(fresh) == ["kept"])
+    worker.ok("swarm", "leave")  # its tasks outlive it otherwise
