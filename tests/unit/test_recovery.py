@@ -22,8 +22,10 @@ from swarmnet.manager.raft.entries import COMMAND, Entry, encode_payload
 from swarmnet.manager.raft.member import Member
 from swarmnet.manager.recovery import become_only_manager, other_managers
 
-ME = Member("me", "192.0.2.1:2377")
-OTHERS = [Member("other", "192.0.2.2:2377"), Member("third", "192.0.2.3:2377")]
+ME = Member("me", "192.0.2.1:2377", "192.0.2.1:2374")
+OTHERS = [
+    Member(name, f"192.0.2.{at}:2377", f"192.0.2.{at}:2374") for at, name in enumerate(("other", "third"), 2)
+]
 
 
 def manager(name: str, index: int) -> types.Node:
