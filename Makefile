@@ -1,4 +1,4 @@
-# make setup | check | test | demo | bench-cluster | sim-raft        (Debian 12, root)
+# make setup | check | test | demo | bench-cluster | bench-raft | sim-raft        (Debian 12, root)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
 RUN_KERNEL := $(BIN)/swarmnet lab kernel --
 export DEBIAN_FRONTEND := noninteractive
 
-.PHONY: help setup check test test-host test-kernel demo bench-cluster sim-raft proto clean
+.PHONY: help setup check test test-host test-kernel demo bench-cluster bench-raft sim-raft proto clean
 
 help:
 	@echo 'make demo           the main job, shown in a lab on this machine'
@@ -20,6 +20,7 @@ help:
 	echo '                    ARGS="tests/kernel/test_x.py -k name" chooses'
 	echo 'make check          ruff, mypy, import-linter, stubs current'
 	echo 'make bench-cluster  the figures of a cluster, JSON lines'
+	echo 'make bench-raft     Raft beside etcd, JSON lines;   ARGS=--quick   in a minute'
 	echo 'make sim-raft       SEEDS=10000 clusters of managers under faults, in memory;   SEED=7 tells that story'
 	echo 'make setup          what all of these need: Debian packages, .venv'
 
@@ -72,6 +73,10 @@ demo: setup
 
 bench-cluster: setup
 	@$(BIN)/python -m bench.cluster $(ARGS)
+
+bench-raft: setup
+	@command -v etcd >/dev/null || { apt-get update -qq; apt-get install -y -qq --no-install-recommends etcd-server; }
+	$(BIN)/python -m bench.raft $(ARGS)
 
 sim-raft: setup
 	@$(BIN)/python -m tests.sim.raft_runner $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000))
