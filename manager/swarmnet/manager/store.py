@@ -16,6 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from swarmnet.core.errors import Conflict, Internal, ResourceExhausted
 from swarmnet.core.limits import MAX_COMMAND_BYTES
 from swarmnet.core.state import Applied, Event, Object, Rejected, State, Transaction
+from swarmnet.manager.barrier import SharedBarrier
 
 T = TypeVar("T")
 _ATTEMPTS: Final = 20
@@ -71,11 +72,13 @@ class Store:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.state = State()
         self._raft: Proposer | None = None
+        self._barrier: SharedBarrier | None = None
         self._subscriptions: set[Subscription] = set()
         self._clock = clock
 
     def attach(self, raft: Proposer) -> None:
         self._raft = raft
+        self._barrier = SharedBarrier(raft.read_barrier)
 
     def now(self) -> Timestamp:
         stamp = Timestamp()
@@ -143,6 +146,6 @@ class Store:
 
     async def read_barrier(self) -> None:
         """After this, what the state says is no older than the call. NotLeader or NoLeader otherwise."""
-        if self._raft is None:
+        if self._barrier is None:
             raise Internal("this manager is not part of a swarm")
-        await self._raft.read_barrier()
+        await self._barrier.passed()
