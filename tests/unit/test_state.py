@@ -138,3 +138,42 @@ def test_every_secret_field_is_marked_for_redaction(
 ) -> None:
     open_fields = [f.name for f in kind.DESCRIPTOR.fields if not f.GetOptions().debug_redact]
     assert open_fields == ["meta"]
+
+
+def names(reader: State | Transaction, *asked: str) -> list[list[str]]:
+    return [[each.meta.id for each in reader.named(types.Network, name)] for name in asked]
+
+
+def test_objects_are_found_by_the_names_they_have_now() -> None:
+    state = State()
+    put(state, "a", "b")
+    transaction = Transaction(state)
+    renamed = transaction.edit(transaction.scan(types.Network)[0])
+    renamed.name = "b"
+    transaction.put(renamed)
+    assert names(state, "a", "b") == [["a"], ["b"]]
+    assert names(transaction, "a", "b") == [[], ["b", "a"]]
+    commit(state, transaction)
+    assert names(state, "a", "b") == [[], ["b", "a"]]
+    remover = Transaction(state)
+    remover.remove(next(iter(state.named(types.Network, "b"))))
+    assert names(remover, "b") == [["a"]]
+    commit(state, remover)
+    copy = State()
+    copy.restore(state.freeze()())
+    assert names(state, "a", "b", "c") == names(copy, "a", "b", "c") == [[], ["a"], []]
+
+
+def test_looking_without_reading_is_no_precondition() -> None:
+    state = State()
+    put(state, "a")
+    late = Transaction(state)
+    assert late.peek(types.Network, "a") is not None
+    assert late.peek(types.Network, "none") is None
+    assert names(late, "a") == [["a"]]
+    late.put(network("b"))
+    assert late.peek(types.Network, "b") is not None
+    remover = Transaction(state)
+    remover.remove(next(iter(state.all(types.Network))))
+    assert isinstance(commit(state, remover), Applied)
+    assert isinstance(commit(state, late), Applied)

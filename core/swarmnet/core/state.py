@@ -48,6 +48,14 @@ TABLES: Final[Mapping[type[Message], str]] = {
 }
 """The kinds of objects and the names of their tables: the fields of store.proto's Change."""
 
+_NAME: Final[Mapping[str, Callable[..., str]]] = {
+    "node": lambda node: node.hostname,
+    "network": lambda network: network.name,
+    "config": lambda config: config.name,
+    "service": lambda service: service.spec.name,
+}
+"""Of the tables whose objects are found by name: what it is."""
+
 REMEMBERED_REQUESTS: Final = 10_000
 """Request ids kept to apply a retried command once; older ones are forgotten."""
 
@@ -85,6 +93,7 @@ class State:
 
     def _clear(self) -> None:
         self._tables: dict[str, dict[str, Object]] = {name: {} for name in TABLES.values()}
+        self._named: dict[str, dict[str, dict[str, Object]]] = {table: {} for table in _NAME}
         self._versions: dict[str, int] = dict.fromkeys(TABLES.values(), 0)
         self._requests: OrderedDict[str, int] = OrderedDict()
         self.index = 0
@@ -92,9 +101,16 @@ class State:
     def get(self, kind: type[M], id_: str) -> M | None:
         return cast("M | None", self._tables[TABLES[kind]].get(id_))
 
+    peek = get
+    """As of a transaction: here no reading makes a precondition."""
+
     def all(self, kind: type[M]) -> Iterable[M]:
         """Every object of the kind, oldest first."""
         return cast("Iterable[M]", self._tables[TABLES[kind]].values())
+
+    def named(self, kind: type[M], name: str) -> Iterable[M]:
+        """Every object of the kind with that name. Only for kinds that have names."""
+        return cast("Iterable[M]", self._named[TABLES[kind]].get(name, {}).values())
 
     def cluster(self) -> types.Cluster | None:
         return next(iter(self.all(types.Cluster)), None)
@@ -137,13 +153,30 @@ class State:
         old = table.get(new.meta.id)
         self._versions[name] = index
         if change.remove:
-            table.pop(new.meta.id, None)
+            self._replace(name, old, None)
             return Event(type(new), old, None)
         new.meta.version = index
         new.meta.created_at.CopyFrom(old.meta.created_at if old is not None else at)
         new.meta.updated_at.CopyFrom(at)
-        table[new.meta.id] = new
+        self._replace(name, old, new)
         return Event(type(new), old, new)
+
+    def _replace(self, table: str, old: Object | None, new: Object | None) -> None:
+        """The one place that changes a table, and what is found by name with it."""
+        if old is not None and new is None:
+            del self._tables[table][old.meta.id]
+        if new is not None:
+            self._tables[table][new.meta.id] = new
+        if (name_of := _NAME.get(table)) is None:
+            return
+        names = self._named[table]
+        if old is not None:
+            same = names[name_of(old)]
+            del same[old.meta.id]
+            if not same:
+                del names[name_of(old)]
+        if new is not None:
+            names.setdefault(name_of(new), {})[new.meta.id] = new
 
     def freeze(self) -> Callable[[], bytes]:
         """A cheap copy; calling it, on any thread, encodes the state as it was now."""
@@ -170,7 +203,7 @@ class State:
             name = change.WhichOneof("object")
             assert name is not None
             each = cast("Object", getattr(change, name))
-            self._tables[name][each.meta.id] = each
+            self._replace(name, None, each)
 
 
 def _change_of(table: str, each: Object, *, remove: bool = False) -> store.Change:
@@ -212,9 +245,24 @@ class Transaction:
 
     def scan(self, kind: type[M]) -> list[M]:
         """Every object of the kind, without a precondition."""
+        return self._as_changed(kind, self._state.all(kind))
+
+    def peek(self, kind: type[M], id_: str) -> M | None:
+        """An object without a precondition."""
+        return self.get(kind, id_) if (TABLES[kind], id_) in self._changes else self._state.get(kind, id_)
+
+    def named(self, kind: type[M], name: str) -> list[M]:
+        """Every object with that name, without a precondition. Only for kinds that have names."""
+        name_of = _NAME[TABLES[kind]]
+        return [
+            each for each in self._as_changed(kind, self._state.named(kind, name)) if name_of(each) == name
+        ]
+
+    def _as_changed(self, kind: type[M], stored: Iterable[M]) -> list[M]:
+        """What is stored and not changed here, and all of the kind that is put here."""
         table = TABLES[kind]
         mine = {id_: c for (name, id_), c in self._changes.items() if name == table}
-        found = [each for each in self._state.all(kind) if each.meta.id not in mine]
+        found = [each for each in stored if each.meta.id not in mine]
         return found + [cast("M", getattr(c, table)) for c in mine.values() if not c.remove]
 
     def edit(self, each: M) -> M:
