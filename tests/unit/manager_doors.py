@@ -23,6 +23,7 @@ from swarmnet.manager.ca.authority import Authority, Subject, new_key, private_p
 from swarmnet.manager.ca.credentials import Credentials
 from swarmnet.manager.identity import Caller, CallerRole, current_caller
 from swarmnet.manager.local import LocalService
+from swarmnet.manager.rpcs import Rpc
 from swarmnet.manager.server import (
     AUTHORITY,
     BOOTSTRAP,
@@ -117,7 +118,7 @@ class MadeUpSwarm:
     def leader_channel(self) -> grpc.aio.Channel | None:
         return self.channel
 
-    async def admit_leading(self, service: str) -> None:
+    async def admit_leading(self, rpc: Rpc) -> None:
         pass
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.unit.control_api import NO_CONTEXT, MadeUpManagers, WatchContext, make_api, make_swarm
+from tests.unit.local_raft import LocalRaft
 
 from swarmnet.api.v1 import control_pb2 as control
 from swarmnet.api.v1 import types_pb2 as types
@@ -144,3 +145,27 @@ async def test_changes_of_configs_can_be_watched(api: Control, swarm: Store) -> 
     seen = await upcoming
     assert (seen.action, seen.config.name) == (control.WatchEvent.CREATED, "site")
     await events.aclose()
+
+
+async def test_what_needs_no_barrier_before_asks_for_one_before_it_refuses(swarm: Store) -> None:
+    class CountingRaft(LocalRaft):
+        barriers = 0
+
+        async def read_barrier(self, timeout_s: float = 5.0) -> None:
+            self.barriers += 1
+
+    raft = CountingRaft(swarm)
+    swarm.attach(raft)
+    api = make_api(swarm, MadeUpManagers())
+    await create(api)
+    refused = (
+        (AlreadyExists, "CreateConfig", control.CreateConfigRequest(name="site", data=b"x")),
+        (NotFound, "UpdateConfig", control.UpdateConfigRequest(ref="nope")),
+        (NotFound, "RemoveConfig", control.GetRequest(ref="nope")),
+    )
+    marked = {name for name in dir(api) if hasattr(getattr(api, name), "confirms_itself")}
+    assert marked == {name for _, name, _ in refused}
+    for number, (kind, name, request) in enumerate(refused):
+        assert raft.barriers == number
+        with pytest.raises(kind):
+            await getattr(api, name)(request, NO_CONTEXT)

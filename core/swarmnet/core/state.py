@@ -283,9 +283,13 @@ class Transaction:
         self._read.setdefault((table, each.meta.id), each.meta.version)
         self._changes[table, each.meta.id] = _change_of(table, each, remove=remove)
 
+    @property
+    def changed(self) -> bool:
+        return bool(self._changes)
+
     def command(self, at: Timestamp, request_id: str = "") -> store.Command | None:
         """What to propose; None when nothing changed."""
-        if not self._changes:
+        if not self.changed:
             return None
         conditions = (
             store.Precondition(kind=kind, id=id_, version=version)

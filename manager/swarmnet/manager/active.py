@@ -32,6 +32,7 @@ from swarmnet.manager.raft.node import RaftNode
 from swarmnet.manager.raft.service import RaftService
 from swarmnet.manager.raft.wire import Wire
 from swarmnet.manager.renewal import keep_renewed
+from swarmnet.manager.rpcs import Rpc
 from swarmnet.manager.server import (
     AUTHORITY,
     BOOTSTRAP,
@@ -97,16 +98,19 @@ class ActiveManager:
     def leader_channel(self) -> grpc.aio.Channel | None:
         return self.peers.leader_channel()
 
-    async def admit_leading(self, service: str) -> None:
+    async def admit_leading(self, rpc: Rpc) -> None:
         """The dispatcher tells a removed node so itself; everything else refuses it.
 
         A worker's session waits for the control loops: what it reports before they begin would be forgotten.
         """
-        await self.store.read_barrier()
-        if service == DISPATCHER and not self._leadership.running:
-            raise NoLeader
         caller = current_caller()
-        if (role := _ROLES.get(caller.role)) is None or service == DISPATCHER:
+        role = _ROLES.get(caller.role)
+        if role is None and hasattr(getattr(self._servicers[rpc.service], rpc.name), "confirms_itself"):
+            return
+        await self.store.read_barrier()
+        if rpc.service == DISPATCHER and not self._leadership.running:
+            raise NoLeader
+        if role is None or rpc.service == DISPATCHER:
             return
         node = self.store.state.get(types.Node, caller.node_id)
         if node is None or node.role != role:

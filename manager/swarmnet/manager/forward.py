@@ -42,7 +42,7 @@ class Swarm(Protocol):
     def leader_channel(self) -> grpc.aio.Channel | None:
         """To the manager that leads, as far as this one knows; None if it knows of none."""
 
-    async def admit_leading(self, service: str) -> None:
+    async def admit_leading(self, rpc: Rpc) -> None:
         """Before a call is answered here: the state is current, the caller still of the swarm."""
 
 
@@ -90,7 +90,7 @@ class Gateway(grpc.GenericRpcHandler):
         if rpc.path in self._anywhere:
             return None
         if swarm.leads():
-            await swarm.admit_leading(rpc.service)
+            await swarm.admit_leading(rpc)
             return None
         if is_forwarded(context):
             raise NotLeader("this manager does not lead", hint="Ask again: a new leader is being elected.")

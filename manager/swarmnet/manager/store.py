@@ -13,7 +13,7 @@ from typing import Final, Protocol, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from swarmnet.core.errors import Conflict, Internal, ResourceExhausted
+from swarmnet.core.errors import Conflict, Internal, ResourceExhausted, SwarmnetError
 from swarmnet.core.limits import MAX_COMMAND_BYTES
 from swarmnet.core.state import Applied, Event, Object, Rejected, State, Transaction
 from swarmnet.manager.barrier import SharedBarrier
@@ -125,24 +125,47 @@ class Store:
 
     async def transact_at(self, decide: Callable[[Transaction], T], request_id: str = "") -> tuple[T, int]:
         """The same, and the index of the commit: the version of what it wrote; 0 if it changed nothing."""
-        if self._raft is None:
-            raise Internal("this manager is not part of a swarm")
         for _ in range(_ATTEMPTS):
             transaction = Transaction(self.state)
             result = decide(transaction)
-            command = transaction.command(self.now(), request_id)
-            if command is None:
+            if not transaction.changed:
                 return result, 0
-            raw = command.SerializeToString()
-            if len(raw) > MAX_COMMAND_BYTES:
-                raise ResourceExhausted(
-                    f"a change of {len(raw)} bytes is above the limit of {MAX_COMMAND_BYTES}",
-                    hint="Make it in smaller steps: fewer tasks, labels or networks at once.",
-                )
-            outcome = await self._raft.propose(raw)
-            if isinstance(outcome, Applied):
-                return result, outcome.index
+            if (index := await self._commit(transaction, request_id)) is not None:
+                return result, index
         raise Conflict("others kept changing the same objects", hint="Run the command again.")
+
+    async def transact_unconfirmed(
+        self, decide: Callable[[Transaction], T], request_id: str = ""
+    ) -> tuple[T, int]:
+        """The same, without a read barrier before: a commit confirms what it was decided on.
+
+        What changes nothing, or is refused, may rest on an old state: after a barrier it is decided anew.
+        """
+        transaction = Transaction(self.state)
+        try:
+            result = decide(transaction)
+        except SwarmnetError:
+            pass
+        else:
+            if transaction.changed and (index := await self._commit(transaction, request_id)) is not None:
+                return result, index
+        await self.read_barrier()
+        return await self.transact_at(decide, request_id)
+
+    async def _commit(self, transaction: Transaction, request_id: str) -> int | None:
+        """The index; None if what the transaction read has changed."""
+        if self._raft is None:
+            raise Internal("this manager is not part of a swarm")
+        command = transaction.command(self.now(), request_id)
+        assert command is not None, "nothing to commit"
+        raw = command.SerializeToString()
+        if len(raw) > MAX_COMMAND_BYTES:
+            raise ResourceExhausted(
+                f"a change of {len(raw)} bytes is above the limit of {MAX_COMMAND_BYTES}",
+                hint="Make it in smaller steps: fewer tasks, labels or networks at once.",
+            )
+        outcome = await self._raft.propose(raw)
+        return outcome.index if isinstance(outcome, Applied) else None
 
     async def read_barrier(self) -> None:
         """After this, what the state says is no older than the call. NotLeader or NoLeader otherwise."""

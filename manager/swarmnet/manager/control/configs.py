@@ -9,10 +9,11 @@ from swarmnet.core.ids import check_name
 from swarmnet.core.limits import MAX_CONFIG_BYTES
 from swarmnet.core.state import Transaction
 from swarmnet.manager.control import lookup
-from swarmnet.manager.control.surroundings import Noun, new_id
+from swarmnet.manager.control.surroundings import Noun, confirms_itself, new_id
 
 
 class ConfigNoun(Noun):
+    @confirms_itself
     async def CreateConfig(
         self, request: control.CreateConfigRequest, context: object
     ) -> control.CreateConfigResponse:
@@ -39,8 +40,9 @@ class ConfigNoun(Noun):
             )
             return control.CreateConfigResponse(id=config_id)
 
-        return await self._store.transact(decide, request.request_id)
+        return (await self._store.transact_unconfirmed(decide, request.request_id))[0]
 
+    @confirms_itself
     async def UpdateConfig(
         self, request: control.UpdateConfigRequest, context: object
     ) -> control.UpdateConfigResponse:
@@ -55,7 +57,7 @@ class ConfigNoun(Noun):
             transaction.put(changed)
             return control.UpdateConfigResponse(id=config.meta.id)
 
-        answer, index = await self._store.transact_at(decide, request.request_id)
+        answer, index = await self._store.transact_unconfirmed(decide, request.request_id)
         answer.version = index or answer.version
         return answer
 
@@ -69,13 +71,14 @@ class ConfigNoun(Noun):
     async def GetConfig(self, request: control.GetRequest, context: object) -> types.Config:
         return lookup.config(self._store.state, request.ref)
 
+    @confirms_itself
     async def RemoveConfig(self, request: control.GetRequest, context: object) -> control.RemoveResponse:
         def decide(transaction: Transaction) -> control.RemoveResponse:
             config = lookup.config(transaction, request.ref)
             transaction.remove(config)
             return control.RemoveResponse(id=config.meta.id)
 
-        return await self._store.transact(decide)
+        return (await self._store.transact_unconfirmed(decide))[0]
 
 
 def _check_version(config: types.Config, wanted: int) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import grpc.aio
 
@@ -57,6 +57,15 @@ class Surroundings:
     store: Store
     managers: Managers
     waiting_for: Callable[[str], tuple[str, ...]]
+
+
+B = TypeVar("B", bound=Callable[..., object])
+
+
+def confirms_itself(behaviour: B) -> B:
+    """Marks an rpc whose answers rest on a commit or a read barrier of its own: it needs none before."""
+    behaviour.confirms_itself = True  # type: ignore[attr-defined]
+    return behaviour
 
 
 class Noun:
