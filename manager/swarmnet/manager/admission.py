@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from swarmnet.api.v1.options_pb2 import Roles
@@ -61,7 +62,7 @@ def bootstrap_door(limit: Callable[[str], None]) -> Admit:
                 hint="Call it on the managers' port 2377 with a client certificate: "
                 "`swarmnet swarm credentials DIR` makes one.",
             )
-        _check_version(context)
+        _check_version(context.auth_context())
         limit(peer_host(context.peer()))
         return Caller(_ANONYMOUS, CallerRole.CLIENT)
 
@@ -84,19 +85,24 @@ def peer_host(peer: str) -> str:
 
 def _certified(context: PeerContext, cluster_id: str) -> Caller:
     facts = context.auth_context()
-    subject = b"".join(facts.get("x509_subject", ())).decode("utf-8", "replace")
-    match = _SUBJECT.fullmatch(subject)
+    caller = _named(b"".join(facts.get("x509_subject", ())), cluster_id)
+    _check_version(facts)
+    return caller
+
+
+@lru_cache(maxsize=1024)
+def _named(subject: bytes, cluster_id: str) -> Caller:
+    match = _SUBJECT.fullmatch(subject.decode("utf-8", "replace"))
     if match is None or match["cluster"] != cluster_id:
         raise Unauthenticated(
             "the certificate names no node of this swarm",
             hint="Use a certificate that this swarm issued: join it, or `swarmnet swarm credentials DIR`.",
         )
-    _check_version(context)
     return Caller(match["node"], _role(match["role"]))
 
 
-def _check_version(context: PeerContext) -> None:
-    if list(context.auth_context().get("ssl_tls_version", ())) != [b"TLSv1.3"]:
+def _check_version(facts: Mapping[str, Iterable[bytes]]) -> None:
+    if list(facts.get("ssl_tls_version", ())) != [b"TLSv1.3"]:
         raise Unauthenticated("the connection is not TLS 1.3", hint="Use a client that speaks TLS 1.3.")
 
 

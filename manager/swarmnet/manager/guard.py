@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from typing import Any, Final, TypeAlias
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, Final, NoReturn, TypeAlias
 
 import grpc
 import grpc.aio
@@ -36,26 +36,32 @@ class Guard(grpc.aio.ServerInterceptor):
     def __init__(self, admit: Admit, refused: Counter[str] | None = None) -> None:
         self._admit = admit
         self._refused: Counter[str] = Counter() if refused is None else refused
+        self._guarded: dict[str, Handler] = {}
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
-        handler = await continuation(handler_call_details)
-        if handler is None:  # grpc answers UNIMPLEMENTED
-            return handler
         path = str(handler_call_details.method)
+        if (guarded := self._guarded.get(path)) is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:  # grpc answers UNIMPLEMENTED
+                return None
+            guarded = self._guarded[path] = self._guard(path, handler)
+        return guarded
+
+    def _guard(self, path: str, handler: grpc.RpcMethodHandler[Any, Any]) -> Handler:
         serializers = {
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,
         }
         if handler.stream_stream is not None:
-            guarded = self._streaming(path, handler.stream_stream)
-            return grpc.stream_stream_rpc_method_handler(guarded, **serializers)
+            streaming = self._streaming(path, handler.stream_stream)
+            return grpc.stream_stream_rpc_method_handler(streaming, **serializers)
         if handler.unary_stream is not None:
-            guarded = self._streaming(path, handler.unary_stream)
-            return grpc.unary_stream_rpc_method_handler(guarded, **serializers)
+            streaming = self._streaming(path, handler.unary_stream)
+            return grpc.unary_stream_rpc_method_handler(streaming, **serializers)
         if handler.stream_unary is not None:
             return grpc.stream_unary_rpc_method_handler(
                 self._single(path, handler.stream_unary), **serializers
@@ -64,14 +70,18 @@ class Guard(grpc.aio.ServerInterceptor):
 
     def _single(self, path: str, behaviour: Any) -> Any:
         async def call(request: Any, context: Context) -> Any:
-            async with self._guarded(path, context):
+            try:
+                set_caller(self._admit(path, context))
                 return await behaviour(request, context)
+            except Exception as error:
+                await self._end(path, context, error)
 
         return call
 
     def _streaming(self, path: str, behaviour: Any) -> Any:
         async def call(request: Any, context: Context) -> None:
-            async with self._guarded(path, context):
+            try:
+                set_caller(self._admit(path, context))
                 responses = behaviour(request, context)
                 if inspect.isawaitable(responses):  # it writes to the context itself
                     await responses
@@ -79,25 +89,19 @@ class Guard(grpc.aio.ServerInterceptor):
                 async with aclosing(responses):
                     async for response in responses:
                         await context.write(response)
+            except Exception as error:
+                await self._end(path, context, error)
 
         return call
 
-    def _guarded(self, path: str, context: Context) -> AbstractAsyncContextManager[None]:
-        @asynccontextmanager
-        async def guarded() -> AsyncIterator[None]:
-            try:
-                set_caller(self._admit(path, context))
-                yield
-            except SwarmnetError as error:
-                self._refused[error.reason] += 1
-                await refuse(context, error)
-            except grpc.aio.AbortError:
-                raise
-            except Exception:
-                log.exception("call failed", rpc=path)
-                await refuse(context, _INTERNAL)
-
-        return guarded()
+    async def _end(self, path: str, context: Context, error: Exception) -> NoReturn:
+        if isinstance(error, SwarmnetError):
+            self._refused[error.reason] += 1
+            await refuse(context, error)
+        if not isinstance(error, grpc.aio.AbortError):
+            log.exception("call failed", rpc=path)
+            await refuse(context, _INTERNAL)
+        raise error
 
 
 async def refuse(context: Context, error: SwarmnetError) -> None:
