@@ -83,6 +83,7 @@ class Experiment:
         started = time.monotonic()
         await self._form()
         self._work = [asyncio.create_task(each.work(self._going)) for each in self._clients]
+        self._work += [asyncio.create_task(each.keep_asking_who_leads()) for each in self._machines]
         try:
             while time.monotonic() - started < seconds:
                 await self._round()
@@ -145,7 +146,7 @@ class Experiment:
         self._going.clear()
         try:
             async with asyncio.timeout(_GIVE_UP_S):
-                for client, work in zip(self._clients, self._work, strict=True):
+                for client, work in zip(self._clients, self._work, strict=False):
                     await _sooner(client.resting.wait(), work)
         except TimeoutError:
             raise Broken(f"a client's request was not answered within {_GIVE_UP_S} s") from None

@@ -56,13 +56,19 @@ Make: TypeAlias = Callable[[random.Random, Sequence[Machine]], Fault | None]
 """None: there is nothing now that this could happen to."""
 
 
+def _shuffled(choose: random.Random, machines: Sequence[Machine]) -> list[Machine]:
+    """Half the time with the leader first, which has most to lose."""
+    drawn = choose.sample(machines, len(machines))
+    return sorted(drawn, key=lambda each: not each.leads) if choose.random() < 0.5 else drawn
+
+
 def _some(choose: random.Random, machines: Sequence[Machine]) -> tuple[str, list[Machine]]:
     """One, a majority or all, in the order of how often."""
     majority = len(machines) // 2 + 1
     name, count = choose.choices(
         [("one", 1), ("majority", majority), ("all", len(machines))], weights=[6, 2, 1]
     )[0]
-    return name, choose.sample(machines, min(count, len(machines)))
+    return name, _shuffled(choose, machines)[:count]
 
 
 def kill(choose: random.Random, machines: Sequence[Machine]) -> Fault | None:
@@ -84,7 +90,7 @@ def die_at(when: DieAt, choose: random.Random, machines: Sequence[Machine]) -> F
     able = [each for each in machines if each.is_up and each.controls.die_at is DieAt.NEVER]
     if not able:
         return None
-    chosen = choose.choice(able)
+    chosen = _shuffled(choose, able)[0]
 
     def arm(_token: Token) -> None:
         chosen.may_die_until = time.monotonic() + _LAST_WORDS_S
@@ -98,7 +104,7 @@ def terminate(choose: random.Random, machines: Sequence[Machine]) -> Fault | Non
     able = [each for each in machines if each.is_up]
     if not able:
         return None
-    chosen = choose.choice(able)
+    chosen = _shuffled(choose, able)[0]
     return Fault("terminate", [(chosen, lambda _token: chosen.terminate())])
 
 
@@ -109,30 +115,30 @@ def _cut(machine: Machine, others: Sequence[Machine]) -> tuple[Machine, Mark]:
 
 def isolate(choose: random.Random, machines: Sequence[Machine]) -> Fault | None:
     """One hears nobody, and nobody hears it."""
-    one, *rest = choose.sample(machines, len(machines))
+    one, *rest = _shuffled(choose, machines)
     return Fault("cut one off", [_cut(one, rest), *(_cut(each, [one]) for each in rest)])
 
 
 def deafen(choose: random.Random, machines: Sequence[Machine]) -> Fault | None:
     """One hears nobody, but all hear it."""
-    one, *rest = choose.sample(machines, len(machines))
+    one, *rest = _shuffled(choose, machines)
     return Fault("one hears nobody", [_cut(one, rest)])
 
 
 def mute(choose: random.Random, machines: Sequence[Machine]) -> Fault | None:
     """Nobody hears one, but it hears all."""
-    one, *rest = choose.sample(machines, len(machines))
+    one, *rest = _shuffled(choose, machines)
     return Fault("nobody hears one", [_cut(each, [one]) for each in rest])
 
 
 def one_way(choose: random.Random, machines: Sequence[Machine]) -> Fault | None:
-    one, other, *_ = choose.sample(machines, len(machines))
+    one, other, *_ = _shuffled(choose, machines)
     return Fault("one way of a link cut", [_cut(one, [other])])
 
 
 def link(choose: random.Random, machines: Sequence[Machine]) -> Fault | None:
     """Two do not reach each other, but both reach the rest."""
-    one, other, *_ = choose.sample(machines, len(machines))
+    one, other, *_ = _shuffled(choose, machines)
     return Fault("link cut", [_cut(one, [other]), _cut(other, [one])])
 
 
@@ -144,7 +150,7 @@ def shatter(choose: random.Random, machines: Sequence[Machine]) -> Fault | None:
 
 def reset(choose: random.Random, machines: Sequence[Machine]) -> Fault | None:
     """Connections to one break at once, with what was under way in them."""
-    one, *rest = choose.sample(machines, len(machines))
+    one, *rest = _shuffled(choose, machines)
     addresses = frozenset(each.host.address for each in rest)
     return Fault("connections reset", [(one, lambda token: one.reset_from.update({token: addresses}))])
 

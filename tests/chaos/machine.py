@@ -17,17 +17,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+import grpc.aio
 from tests.chaos.commands import environment, run
 from tests.chaos.control import Controls
 from tests.chaos.relay import Cable, Quality
 
+from swarmnet.api.v1 import local_pb2
+from swarmnet.api.v1.local_pb2_grpc import LocalStub
 from swarmnet.cli.lab.place import RUN_DIR, STATE_DIR, Host, Lab
 
 DISK_BYTES: Final = 96 * 1024 * 1024
-_DEAF: Final = ("env", "--ignore-signal=USR1")
-"""The launcher may be asked for its state before it is ready to tell."""
+_OPTIONS: Final = (("grpc.max_reconnect_backoff_ms", 200), ("grpc.initial_reconnect_backoff_ms", 50))
+_ASK_S: Final = 0.2
 _RESTART_S: Final = 0.1
-_ENDED_S: Final = 10.0
+_TERMINATED_S: Final = 10.0
 
 Token = object
 """Stands for one fault that was injected."""
@@ -62,11 +65,14 @@ class Machine:
     deaths: list[Death] = field(default_factory=list)
     may_die_until: float = 0.0
     starts: int = 0
+    leads: bool = False
+    """Whether it thought so when it was last asked."""
 
     def __post_init__(self) -> None:
         self.controls = Controls(self.lab.folder / f"controls-{self.name}")
         self._state_file = self.lab.folder / f"state-{self.name}"
-        self._process: asyncio.subprocess.Process | None = None
+        self._pid: int | None = None
+        self._ended = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._wanted = asyncio.Event()
         self._settling = asyncio.Lock()
@@ -84,7 +90,7 @@ class Machine:
 
     @property
     def is_up(self) -> bool:
-        return self._process is not None and self._process.returncode is None and not self.paused
+        return self._pid is not None and not self.paused
 
     async def start(self) -> None:
         """Give the machine a disk of its own, and the manager whoever starts it again whenever it ends."""
@@ -92,7 +98,7 @@ class Machine:
         await self._run("mount", "-t", "tmpfs", "-o", size, "chaos", str(STATE_DIR))
         await self.cable.lay()
         self._wanted.set()
-        self._keeper = asyncio.create_task(self._keep())
+        self._keeper = asyncio.create_task(self._keep(await self._launcher()))
 
     def unmark(self, token: Token) -> None:
         """Take off what this fault has left."""
@@ -112,8 +118,20 @@ class Machine:
 
     def terminate(self) -> None:
         """Stop the manager as an operator does; it is started again."""
-        self.may_die_until = time.monotonic() + _ENDED_S
+        self.may_die_until = time.monotonic() + _TERMINATED_S
         self._signal(signal.SIGTERM)
+
+    async def keep_asking_who_leads(self) -> None:
+        async with grpc.aio.insecure_channel(self.socket, _OPTIONS) as channel:
+            local = LocalStub(channel)
+            while True:
+                try:
+                    info = await local.GetInfo(local_pb2.GetInfoRequest(), timeout=_ASK_S)
+                except grpc.aio.AioRpcError:
+                    pass  # down, or stopped: it leads as much as it did
+                else:
+                    self.leads = info.node_id == info.manager_id
+                await asyncio.sleep(_ASK_S)
 
     async def state(self) -> tuple[int, str] | None:
         """Index and digest of its state machine; None if it does not tell them in time."""
@@ -128,50 +146,53 @@ class Machine:
 
     # The process
 
-    async def _keep(self) -> None:
+    async def _keep(self, launcher: asyncio.subprocess.Process) -> None:
         while True:
             await self._wanted.wait()
-            self._process = await self._spawn()
+            self._pid = int(await _said(launcher, ask=True))
             self.starts += 1
             if self.down:  # meanwhile
                 self._signal(signal.SIGKILL)
             elif self.paused:
                 self._signal(signal.SIGSTOP)
-            status = await self._process.wait()
+            status = int(await _said(launcher))
+            self._pid = None
+            self._ended.set()
             if self._wanted.is_set() and time.monotonic() > self.may_die_until:
                 self.deaths.append(Death(self.name, status, time.monotonic()))
             await asyncio.sleep(_RESTART_S)
 
-    async def _spawn(self) -> asyncio.subprocess.Process:
-        launcher = [
-            *_DEAF,
-            sys.executable,
-            "-m",
-            "tests.chaos.launcher",
-            str(self.lab.folder / f"controls-{self.name}"),
-        ]
-        arguments = [f"--advertise-addr={self.host.address}", f"--run-dir={RUN_DIR}"]
-        command = self.lab.entered(
-            self.host, [*launcher, str(self._state_file), str(self.log_entries), *arguments]
-        )
+    async def _launcher(self) -> asyncio.subprocess.Process:
+        controls = self.lab.folder / f"controls-{self.name}"
+        program = [sys.executable, "-m", "tests.chaos.launcher", str(controls)]
+        program += [str(self._state_file), str(self.log_entries)]
+        program += [f"--advertise-addr={self.host.address}", f"--run-dir={RUN_DIR}"]
         with (self.lab.logs / f"{self.name}.log").open("ab") as log:
-            return await asyncio.create_subprocess_exec(*command, stderr=log, env=environment())
+            return await asyncio.create_subprocess_exec(
+                *self.lab.entered(self.host, program),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                env=environment(),
+            )
 
     async def _settle_process(self) -> None:
         if self.down:
             self._wanted.clear()
-            self._signal(signal.SIGKILL)
-            if self._process is not None:
-                await self._process.wait()
+            self._ended.clear()
+            if self._signal(signal.SIGKILL):
+                await self._ended.wait()
         else:
             self._wanted.set()
             self._signal(signal.SIGSTOP if self.paused else signal.SIGCONT)
 
-    def _signal(self, number: signal.Signals) -> None:
-        """Not by the process object: that would reap the process where asyncio waits for it."""
-        if self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._process.pid, number)
+    def _signal(self, number: signal.Signals) -> bool:
+        """Whether there was a process to signal."""
+        if self._pid is None:
+            return False
+        with contextlib.suppress(ProcessLookupError):  # ended, as we shall be told in a moment
+            os.kill(self._pid, number)
+        return True
 
     # The network
 
@@ -209,6 +230,17 @@ class Machine:
 
     async def _run(self, *argv: str, text: str = "") -> None:
         await run(*self.lab.entered(self.host, argv), text=text)
+
+
+async def _said(launcher: asyncio.subprocess.Process, *, ask: bool = False) -> bytes:
+    """Its next line; `ask` for a manager first."""
+    assert launcher.stdin is not None
+    assert launcher.stdout is not None
+    if ask:
+        launcher.stdin.write(b"\n")
+    if not (line := await launcher.stdout.readline()):
+        raise OSError("a launcher ended: see the manager's log")
+    return line
 
 
 def machines_of(lab: Lab, log_entries: int) -> list[Machine]:
