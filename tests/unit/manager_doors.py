@@ -140,6 +140,12 @@ class NoDaemon:
     async def leave(self, *, force: bool) -> None:
         raise NotImplementedError
 
+    def prepare_take_over(self) -> local_pb2.PrepareTakeOverResponse:
+        raise NotImplementedError
+
+    async def take_over(self, request: local_pb2.TakeOverRequest) -> None:
+        raise NotImplementedError
+
 
 def free_port() -> int:
     with socket.socket() as probe:

@@ -132,6 +132,9 @@ class StandIn(
     async def RenewCertificate(self, request: Any, context: Any) -> Any:
         return self._answer(request.csr_pem)
 
+    async def GetRole(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
     async def IssueClientCertificate(self, request: Any, context: Any) -> Any:
         raise NotImplementedError
 

@@ -160,7 +160,7 @@ async def test_a_manager_speaks_for_another_caller(doors: Doors, swarm: MadeUpSw
     metadata = ((FORWARDED_NODE, CLIENT), (FORWARDED_ROLE, "swarmnet-client"))
     async with node_channel(AS_MANAGER, doors.nodes) as channel:
         await control_pb2_grpc.ControlStub(channel).GetCluster(GET, metadata=metadata)
-    assert swarm.answers.callers == [Caller(CLIENT, CallerRole.CLIENT)]
+    assert swarm.answers.callers == [Caller(CLIENT, CallerRole.CLIENT, via=MANAGER)]
 
 
 @pytest.mark.parametrize("mine", [AS_CLIENT, AS_WORKER])

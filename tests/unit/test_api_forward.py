@@ -16,6 +16,7 @@ from tests.unit.manager_doors import (
     AS_MANAGER,
     AS_WORKER,
     CLIENT,
+    MANAGER,
     WORKER,
     Doors,
     MadeUpSwarm,
@@ -63,7 +64,7 @@ async def get_cluster(pair: Pair) -> control_pb2.GetClusterResponse:
 async def test_the_leader_hears_the_first_caller(pair: Pair) -> None:
     answer = await get_cluster(pair)
     assert answer.leader_id == CLIENT
-    assert pair.leader.answers.callers == [Caller(CLIENT, CallerRole.CLIENT)]
+    assert pair.leader.answers.callers == [Caller(CLIENT, CallerRole.CLIENT, via=MANAGER)]
     assert pair.follower.answers.callers == []
 
 
@@ -154,7 +155,7 @@ async def test_a_workers_stream_comes_through_both_ways(pair: Pair) -> None:
             assert isinstance(answer, dispatcher_pb2.ManagerMessage)
             assert answer.removed.reason == name
         await call.done_writing()
-    assert pair.leader.answers.callers == [Caller(WORKER, CallerRole.WORKER)]
+    assert pair.leader.answers.callers == [Caller(WORKER, CallerRole.WORKER, via=MANAGER)]
 
 
 async def test_a_leader_lost_in_the_middle_ends_the_call_as_unavailable(tmp_path: Path) -> None:

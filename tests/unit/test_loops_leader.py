@@ -19,6 +19,8 @@ from swarmnet.manager.dispatcher import DispatcherService
 from swarmnet.manager.keymanager import request_rotation
 from swarmnet.manager.leader import Leader, keep_running
 from swarmnet.manager.loop import Loop
+from swarmnet.manager.raft.member import Member
+from swarmnet.manager.role_manager import RoleManager
 from swarmnet.manager.store import Store
 
 KINDS = (types.Cluster, types.Node, types.Network, types.Service, types.Task, types.KeyScope)
@@ -155,6 +157,19 @@ async def test_what_dies_is_started_again() -> None:
     assert mortal.runs == 3
 
 
+class NoManagers:
+    """No node of this swarm is to change its role."""
+
+    def members(self) -> dict[str, Member]:
+        return {}
+
+    def reachable(self, node_id: str) -> bool:
+        raise NotImplementedError
+
+    async def remove(self, node_id: str) -> None:
+        raise NotImplementedError
+
+
 class Swarm:
     """A leader with all its loops, and workers that do as they are told."""
 
@@ -162,7 +177,8 @@ class Swarm:
         self.store, self.raft = make_store()
         self.now = local.NOW
         self.service = DispatcherService(self.store, lambda: ())
-        self.leader = Leader(self.store, self.service, lambda: self.now)
+        roles = RoleManager(self.store, NoManagers(), "node-m1")
+        self.leader = Leader(self.store, self.service, roles, lambda: self.now)
         nodes = [
             types.Node(meta=types.Meta(id=f"node-w{n}"), role=types.ROLE_WORKER, index=n) for n in (1, 2, 3)
         ]

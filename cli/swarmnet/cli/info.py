@@ -45,6 +45,8 @@ def _described(found: local_pb2.LocalInfo) -> list[tuple[str, object]]:
         ("Role", _ROLES.get(found.role, "unknown")),
         ("Swarm", found.state),
     ]
+    if found.error:
+        pairs.append(("Error", found.error))
     if found.node_id:
         pairs += [("NodeID", found.node_id), ("ClusterID", found.cluster_id)]
     if found.role == types_pb2.ROLE_WORKER and found.node_id:

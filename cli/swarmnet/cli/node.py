@@ -1,4 +1,4 @@
-"""`swarmnet node`: ls, inspect, update, rm."""
+"""`swarmnet node`: ls, inspect, update, promote, demote, rm."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ FILTERS: Final[Mapping[str, Matcher[control_pb2.NodeView]]] = {
     "label": lambda view, text: has_label(view.node.labels, text),
     "role": lambda view, text: role_word(view.node) == text,
 }
+_ROLES: Final = {"worker": types.ROLE_WORKER, "manager": types.ROLE_MANAGER}
 _AVAILABILITIES: Final = {
     "active": types.AVAILABILITY_ACTIVE,
     "pause": types.AVAILABILITY_PAUSE,
@@ -59,7 +60,16 @@ _AVAILABILITIES: Final = {
 
 
 def role_word(each: types.Node) -> str:
-    return types.Role.Name(each.role).removeprefix("ROLE_").lower()
+    return _role_name(each.role)
+
+
+def _wanted_role_word(each: types.Node) -> str:
+    """As docker has it in the spec: the role that the operator wants, which the node may not have yet."""
+    return _role_name(each.desired_role or each.role)
+
+
+def _role_name(role: types.Role.ValueType) -> str:
+    return types.Role.Name(role).removeprefix("ROLE_").lower()
 
 
 def _availability_word(each: types.Node) -> str:
@@ -129,6 +139,7 @@ def inspect(session: Session, nodes: tuple[str, ...], pretty: bool, format_: str
 
 @node.command()
 @click.argument("node_ref", metavar="NODE")
+@click.option("--role", type=click.Choice(list(_ROLES)), help="As node promote and node demote.")
 @click.option("--availability", type=click.Choice(list(_AVAILABILITIES)), help="drain: no tasks.")
 @click.option("--label-add", "labels", multiple=True, metavar="KEY[=VALUE]", help="Set a label.")
 @click.option("--label-rm", "remove_labels", multiple=True, metavar="KEY", help="Take a label away.")
@@ -137,11 +148,12 @@ def update(
     session: Session,
     *,
     node_ref: str,
+    role: str | None,
     availability: str | None,
     labels: tuple[str, ...],
     remove_labels: tuple[str, ...],
 ) -> None:
-    """Change a node's availability and labels.
+    """Change a node's role, availability and labels.
 
     \b
     Example:
@@ -152,9 +164,52 @@ def update(
         availability=_AVAILABILITIES[availability] if availability else None,
         labels=parse_pairs(labels, "--label-add"),
         remove_labels=remove_labels,
+        role=_ROLES[role] if role else None,
     )
     session.manager.call(lambda control: control.UpdateNode, request, repeatable=True)
     click.echo(node_ref)
+
+
+@node.command()
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
+@click.pass_obj
+def promote(session: Session, nodes: tuple[str, ...]) -> None:
+    """Make managers of workers on whose hosts swarmnet-manager runs too, outside of any swarm.
+
+    The node's tasks move to other workers first; `swarmnet node ls` shows when it is a manager.
+
+    \b
+    Example:
+      swarmnet node promote w1
+    """
+    act_on_each(nodes, lambda ref: _change_role(session, ref, "manager"))
+
+
+@node.command()
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
+@click.pass_obj
+def demote(session: Session, nodes: tuple[str, ...]) -> None:
+    """Make workers of managers; refused where too few managers would be left to agree.
+
+    The swarmnet-worker on the node's host takes over; without one the node is shown as down.
+
+    \b
+    Example:
+      swarmnet node demote m2
+    """
+    act_on_each(nodes, lambda ref: _change_role(session, ref, "worker"))
+
+
+def _change_role(session: Session, ref: str, role: str) -> str:
+    """Docker's words for it. By id from here on: what a name means could change in between."""
+    each = _find(session, ref).node
+    if _wanted_role_word(each) == role:
+        return f"Node {each.meta.id} is already a {role}."
+    request = control_pb2.UpdateNodeRequest(ref=each.meta.id, role=_ROLES[role])
+    session.manager.call(lambda control: control.UpdateNode, request, repeatable=True)
+    if role == "manager":
+        return f"Node {ref} promoted to a manager in the swarm."
+    return f"Manager {ref} demoted in the swarm."
 
 
 @node.command()
@@ -205,7 +260,7 @@ def document(view: control_pb2.NodeView) -> Mapping[str, Any]:
         "UpdatedAt": rfc3339(each.meta.updated_at),
         "Spec": {
             "Labels": ordered(each.labels),
-            "Role": role_word(each),
+            "Role": _wanted_role_word(each),
             "Availability": _availability_word(each),
         },
         "Description": {
@@ -216,6 +271,8 @@ def document(view: control_pb2.NodeView) -> Mapping[str, Any]:
             "ESP": capabilities.esp,
             "ESPReason": capabilities.esp_reason,
             "Index": each.index,
+            "Manager": capabilities.manager,
+            "ManagerReason": capabilities.manager_reason,
         },
         "Status": {
             "State": _state_word(each),
@@ -235,6 +292,11 @@ def document(view: control_pb2.NodeView) -> Mapping[str, Any]:
     return shown
 
 
+def _role_summary(each: types.Node) -> str:
+    now, wanted = role_word(each).capitalize(), _wanted_role_word(each)
+    return now if wanted == role_word(each) else f"{now} (becoming a {wanted})"
+
+
 def _summary(view: control_pb2.NodeView) -> list[tuple[str, object]]:
     each, capabilities = view.node, view.node.capabilities
     status = {
@@ -246,7 +308,7 @@ def _summary(view: control_pb2.NodeView) -> list[tuple[str, object]]:
     lines: list[tuple[str, object]] = [
         ("ID", each.meta.id),
         ("Hostname", each.hostname),
-        ("Role", role_word(each).capitalize()),
+        ("Role", _role_summary(each)),
         ("Joined at", rfc3339(each.meta.created_at)),
         ("Labels", ordered(each.labels)),
         ("Status", status),

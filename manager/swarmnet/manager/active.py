@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 import grpc.aio
 import structlog
 
 from swarmnet.api.v1 import ca_pb2, ca_pb2_grpc, dispatcher_pb2, raft_pb2_grpc
-from swarmnet.api.v1 import types_pb2 as types
-from swarmnet.core.errors import Internal, NoLeader, Unauthenticated
+from swarmnet.core.errors import Internal, NoLeader
 from swarmnet.manager.bootstrap import BootstrapService, CertificateService, Issuer
 from swarmnet.manager.ca.authority import new_key, private_pem, signing_request
 from swarmnet.manager.ca.credentials import Credentials
@@ -31,7 +30,9 @@ from swarmnet.manager.raft.member import Member
 from swarmnet.manager.raft.node import RaftNode
 from swarmnet.manager.raft.service import RaftService
 from swarmnet.manager.raft.wire import Wire
+from swarmnet.manager.recognition import check_may_join, check_recognized
 from swarmnet.manager.renewal import keep_renewed
+from swarmnet.manager.role_manager import RoleManager
 from swarmnet.manager.rpcs import Rpc
 from swarmnet.manager.server import (
     AUTHORITY,
@@ -49,7 +50,6 @@ from swarmnet.manager.tls import node_channel
 log = structlog.get_logger()
 Join: TypeAlias = Callable[[], Awaitable[Sequence[Member]]]
 """Asks the leader to add this manager; returns the members."""
-_ROLES: Final = {CallerRole.MANAGER: types.ROLE_MANAGER, CallerRole.WORKER: types.ROLE_WORKER}
 
 
 class ActiveManager:
@@ -67,12 +67,20 @@ class ActiveManager:
         me = Member(self.node_id, settings.address, settings.raft_address)
         self._wire = Wire(me, PeerSecurity(lambda: self._credentials), self.refused)
         self._dispatcher = DispatcherService(self.store, self._manager_addresses)
-        self._leadership = Leadership(self.store, lambda: Leader(self.store, self._dispatcher))
+        self._leadership = Leadership(self.store, self._make_leader)
         self._servicers = self._make_servicers()
         self._servers: list[grpc.aio.Server] = []
         self._raft: RaftNode | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def credentials(self) -> Credentials:
+        """As renewed last."""
+        return self._credentials
+
+    def _make_leader(self) -> Leader:
+        return Leader(self.store, self._dispatcher, RoleManager(self.store, self.peers, self.node_id))
 
     def _make_servicers(self) -> dict[str, object]:
         acks = self._dispatcher.acks
@@ -83,7 +91,7 @@ class ActiveManager:
         return {
             CONTROL: Control(surroundings),
             DISPATCHER: self._dispatcher,
-            AUTHORITY: CertificateService(issuer),
+            AUTHORITY: CertificateService(self.store, issuer),
             BOOTSTRAP: BootstrapService(self.store, issuer, self._credentials.root_pem),
         }
 
@@ -99,25 +107,22 @@ class ActiveManager:
         return self.peers.leader_channel()
 
     async def admit_leading(self, rpc: Rpc) -> None:
-        """The dispatcher tells a removed node so itself; everything else refuses it.
+        """Refuses who is no longer what its certificate says.
 
         A worker's session waits for the control loops: what it reports before they begin would be forgotten.
         """
         caller = current_caller()
-        role = _ROLES.get(caller.role)
-        if role is None and hasattr(getattr(self._servicers[rpc.service], rpc.name), "confirms_itself"):
+        confirms_itself = hasattr(getattr(self._servicers[rpc.service], rpc.name), "confirms_itself")
+        if confirms_itself and caller.role is CallerRole.CLIENT and not caller.via:
             return
         await self.store.read_barrier()
         if rpc.service == DISPATCHER and not self._leadership.running:
             raise NoLeader
-        if role is None or rpc.service == DISPATCHER:
-            return
-        node = self.store.state.get(types.Node, caller.node_id)
-        if node is None or node.role != role:
-            raise Unauthenticated(
-                f"node {caller.node_id} is no longer part of this swarm",
-                hint="It was removed. Run `swarmnet swarm leave --force` there, and join again.",
-            )
+        check_recognized(self.store.state, self.peers.members(), caller, rpc.service)
+
+    async def _admit_member(self, node_id: str) -> None:
+        await self.store.read_barrier()
+        check_may_join(self.store.state, node_id)
 
     # Life
 
@@ -127,7 +132,7 @@ class ActiveManager:
         `join` is called when they are open.
         """
         settings, credentials = self._settings, lambda: self._credentials
-        service = RaftService()
+        service = RaftService(self._admit_member)
         try:
             nodes = await make_nodes_server(
                 settings.listen, self.cluster_id, credentials, lambda: self, self.refused

@@ -114,7 +114,8 @@ def _forwarded(peer: Caller, context: PeerContext) -> Caller:
         raise PermissionDenied(
             "only managers forward calls", hint="Leave out the swarmnet-forwarded metadata."
         )
-    return Caller(str(metadata.get(FORWARDED_NODE, _ANONYMOUS)), _role(str(metadata[FORWARDED_ROLE])))
+    role = _role(str(metadata[FORWARDED_ROLE]))
+    return Caller(str(metadata.get(FORWARDED_NODE, _ANONYMOUS)), role, via=peer.node_id)
 
 
 def _role(name: str) -> CallerRole:

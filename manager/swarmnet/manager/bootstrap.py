@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from swarmnet.api.v1 import ca_pb2, ca_pb2_grpc
 from swarmnet.api.v1 import types_pb2 as types
-from swarmnet.core.errors import InvalidArgument
+from swarmnet.core.errors import InvalidArgument, PermissionDenied
 from swarmnet.core.secret import SecretBytes
 from swarmnet.core.state import Transaction
 from swarmnet.core.tokens import JoinToken, parse_token
@@ -17,11 +17,13 @@ from swarmnet.manager.ca.tokens import role_of
 from swarmnet.manager.control.cluster import secrets_of
 from swarmnet.manager.control.surroundings import new_id
 from swarmnet.manager.identity import CallerRole, current_caller
+from swarmnet.manager.roles import check_role, wanted_role
 from swarmnet.manager.store import Store
 
 _ROLES = {types.ROLE_MANAGER: CallerRole.MANAGER, types.ROLE_WORKER: CallerRole.WORKER}
 _NAMES = {types.ROLE_MANAGER: "manager", types.ROLE_WORKER: "worker"}
 _LONGEST_HOSTNAME = 253
+_LONGEST_ADDRESS = 300
 
 
 class Issuer:
@@ -31,6 +33,9 @@ class Issuer:
         """`managers`: host:port of every manager's API, as of now."""
         self._store = store
         self._managers = managers
+
+    def manager_addresses(self) -> Sequence[str]:
+        return self._managers()
 
     def answer(self, csr_pem: str, node_id: str, role: CallerRole) -> ca_pb2.IssueCertificateResponse:
         transaction = Transaction(self._store.state)
@@ -105,20 +110,60 @@ def joined_node(
 
 
 class CertificateService(ca_pb2_grpc.CertificateAuthorityServicer):
-    """A removed node is refused before it gets here."""
+    """Who is no longer what its certificate says is refused before it gets here."""
 
-    def __init__(self, issuer: Issuer) -> None:
+    def __init__(self, store: Store, issuer: Issuer) -> None:
+        self._store = store
         self._issuer = issuer
 
     async def RenewCertificate(
         self, request: ca_pb2.RenewCertificateRequest, context: object
     ) -> ca_pb2.IssueCertificateResponse:
+        """Signed first: a bad request leaves no trace."""
         caller = current_caller()
-        answer = self._issuer.answer(request.csr_pem, caller.node_id, caller.role)
-        answer.role = next(role for role, name in _ROLES.items() if name is caller.role)
+        role = request.role or next(role for role, name in _ROLES.items() if name is caller.role)
+        check_role(role)
+        _check_entitled(self._caller(), role)
+        answer = self._issuer.answer(request.csr_pem, caller.node_id, _ROLES[role])
+        answer.role = role
+        if request.bootstrap_address:
+            await self._note_address(request.bootstrap_address)
         return answer
+
+    async def GetRole(self, request: ca_pb2.GetRoleRequest, context: object) -> ca_pb2.GetRoleResponse:
+        return ca_pb2.GetRoleResponse(
+            role=self._caller().role, manager_addresses=self._issuer.manager_addresses()
+        )
+
+    def _caller(self) -> types.Node:
+        node = self._store.state.get(types.Node, current_caller().node_id)
+        assert node is not None, "who is no node is not admitted"
+        return node
+
+    async def _note_address(self, address: str) -> None:
+        """Where the manager that the caller becomes will serve those that join."""
+        if len(address) > _LONGEST_ADDRESS or not address.isprintable():
+            raise InvalidArgument("not the address of a bootstrap port", hint="Send it as host:port.")
+        node_id = current_caller().node_id
+
+        def decide(transaction: Transaction) -> None:
+            if (node := transaction.get(types.Node, node_id)) is not None:
+                changed = transaction.edit(node)
+                changed.bootstrap_address = address
+                transaction.put(changed)
+
+        await self._store.transact(decide)
 
     async def IssueClientCertificate(
         self, request: ca_pb2.RenewCertificateRequest, context: object
     ) -> ca_pb2.IssueCertificateResponse:
         return self._issuer.answer(request.csr_pem, new_id(), CallerRole.CLIENT)
+
+
+def _check_entitled(node: types.Node, role: types.Role.ValueType) -> None:
+    """Its own role; or a manager's, which counts only once it takes part in Raft."""
+    if role != node.role and not (role == types.ROLE_MANAGER == wanted_role(node)):
+        raise PermissionDenied(
+            f"node {node.meta.id} is not to be a {_NAMES[role]}",
+            hint="`swarmnet node promote` and `swarmnet node demote` change roles.",
+        )

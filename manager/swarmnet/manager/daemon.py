@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import structlog
@@ -15,7 +17,13 @@ import structlog
 from swarmnet.api.v1 import local_pb2, local_pb2_grpc
 from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core.backup import unseal
-from swarmnet.core.errors import FailedPrecondition, InvalidArgument, NotAManager, SwarmnetError
+from swarmnet.core.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    NotAManager,
+    SwarmnetError,
+    Unauthenticated,
+)
 from swarmnet.core.secret import SecretBytes
 from swarmnet.core.state import Transaction
 from swarmnet.core.tokens import parse_token
@@ -24,13 +32,17 @@ from swarmnet.manager.ca.credentials import Credentials
 from swarmnet.manager.ca.files import IdentityFiles
 from swarmnet.manager.ca.tokens import token_of
 from swarmnet.manager.control.cluster import secrets_of
+from swarmnet.manager.demotion import demoted, hand_over
 from swarmnet.manager.departure import check_may_leave, depart
 from swarmnet.manager.entering import FIRST_LEAD_S, found_swarm, join_swarm
 from swarmnet.manager.forward import Swarm
 from swarmnet.manager.founding import checked
+from swarmnet.manager.identity import CallerRole
 from swarmnet.manager.local import LocalService
 from swarmnet.manager.metrics import MetricsServer, Reading
+from swarmnet.manager.promotion import Offer, become_manager
 from swarmnet.manager.recovery import check_majority_lost, refound, restore_swarm
+from swarmnet.manager.role_change import RoleChange, RoleChangeFile
 from swarmnet.manager.server import STOP_GRACE_S, make_socket_server
 from swarmnet.manager.settings import Settings
 
@@ -43,7 +55,12 @@ class Daemon:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._files = IdentityFiles(settings.state_dir)
+        self._change = RoleChangeFile(settings.state_dir)
         self._active: ActiveManager | None = None
+        self._credentials: Credentials | None = None
+        """While the role changes: of no swarm, and with an identity."""
+        self._offer: Offer | None = None
+        self._background: asyncio.Task[None] | None = None
         self._state = "inactive"
         self._error = ""
         self._changing = asyncio.Lock()
@@ -58,9 +75,12 @@ class Daemon:
             self._metrics.start(self._settings.metrics)
         if (credentials := self._files.load()) is not None:
             self._check_valid(credentials)
-            active = ActiveManager(self._settings, self._files, credentials)
-            await active.start()
-            self._enter(active)
+            if (change := self._change.load()) is not None:
+                self._go_on(change, credentials)
+            else:
+                active = ActiveManager(self._settings, self._files, credentials)
+                await active.start()
+                self._enter(active)
         self._socket = await make_socket_server(self._settings.socket, self._swarm)
         local_pb2_grpc.add_LocalServicer_to_server(LocalService(self), self._socket)
         await self._socket.start()
@@ -78,6 +98,7 @@ class Daemon:
         if self._socket is not None:
             await self._socket.stop(STOP_GRACE_S)
             self._settings.socket.unlink(missing_ok=True)
+        await self._end_background()
         if self._active is not None:
             await self._active.stop()
         await self._metrics.stop()
@@ -99,7 +120,18 @@ class Daemon:
     def _enter(self, active: ActiveManager) -> None:
         active.failed.add_done_callback(self._pass_on)
         self._active, self._state, self._error = active, "active", ""
+        self._run(self._step_down(active))
         log.info("in a swarm", node=active.node_id, cluster=active.cluster_id)
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        self._background = asyncio.create_task(work)
+        self._background.add_done_callback(self._pass_on)
+
+    async def _end_background(self) -> None:
+        if self._background is not None:
+            self._background.cancel()
+            await asyncio.gather(self._background, return_exceptions=True)
+            self._background = None
 
     def _pass_on(self, failed: asyncio.Future[None]) -> None:
         if not failed.cancelled() and (error := failed.exception()) and not self.failed.done():
@@ -109,6 +141,9 @@ class Daemon:
 
     def info(self) -> local_pb2.LocalInfo:
         info = local_pb2.LocalInfo(state=self._state, error=self._error)
+        if self._credentials is not None:
+            subject = self._credentials.subject
+            info.node_id, info.cluster_id = subject.node_id, subject.cluster_id
         if self._active is not None:
             info.node_id, info.cluster_id = self._active.node_id, self._active.cluster_id
             info.manager_id = self._active.peers.leader_id()
@@ -151,6 +186,7 @@ class Daemon:
         standing = await check_majority_lost(active)
         log.warning("going on as the only manager", node=active.node_id, committed=standing.commit_index)
         self._active = None
+        await self._end_background()
         await active.stop()
         try:
             work = partial(refound, self._settings, active.node_id, self._files.kek())
@@ -210,7 +246,7 @@ class Daemon:
             return local_pb2.JoinResponse(node_id=active.node_id, cluster_id=active.cluster_id)
 
     def _check_inactive(self) -> None:
-        if self._active is not None:
+        if self._active is not None or self._credentials is not None:
             raise FailedPrecondition(
                 "This node is already part of a swarm. Use `swarmnet swarm leave` to leave this swarm "
                 "and join another one."
@@ -218,6 +254,9 @@ class Daemon:
 
     async def leave(self, *, force: bool) -> None:
         async with self._changing:
+            if self._credentials is not None:
+                await self._abandon()
+                return
             if (active := self._active) is None:
                 raise FailedPrecondition(
                     "This node is not part of a swarm", hint="There is nothing to leave: see `swarmnet info`."
@@ -226,9 +265,85 @@ class Daemon:
                 check_may_leave(active)
             await _part(active, force=force)
             self._active, self._state = None, "inactive"
+            await self._end_background()
             await active.stop()
             self._files.erase()
             log.info("left the swarm", node=active.node_id)
+
+    # A change of this host's role
+
+    def prepare_take_over(self) -> local_pb2.PrepareTakeOverResponse:
+        self._check_inactive()
+        self._offer = Offer()
+        return local_pb2.PrepareTakeOverResponse(
+            csr_pem=self._offer.csr_pem, bootstrap_address=self._settings.bootstrap_address
+        )
+
+    async def take_over(self, request: local_pb2.TakeOverRequest) -> None:
+        """What is to be done first, then the identity: what a crash leaves is nothing, or can go on."""
+        async with self._changing:
+            self._check_inactive()
+            if self._offer is None:
+                raise FailedPrecondition("no key was offered", hint="Ask this daemon for its request first.")
+            credentials, self._offer = self._offer.accepted(request), None
+            change = RoleChange(CallerRole.MANAGER, tuple(request.manager_addresses))
+            self._files.erase()
+            self._change.save(change)
+            self._files.save(credentials)
+            self._go_on(change, credentials)
+
+    def _go_on(self, change: RoleChange, credentials: Credentials) -> None:
+        promoted = change.to is CallerRole.MANAGER
+        self._credentials, self._state, self._error = credentials, "pending" if promoted else "demoted", ""
+        work = self._become_manager if promoted else self._hand_over
+        self._run(work(credentials, change.managers))
+
+    async def _become_manager(self, credentials: Credentials, managers: Sequence[str]) -> None:
+        try:
+            active = await become_manager(self._settings, self._files, credentials, managers, self._say)
+        except SwarmnetError as error:
+            self._forget(error.message)
+            log.warning("not to be a manager any more", error=error.message)
+            return
+        self._credentials = None
+        self._change.erase()
+        self._enter(active)
+
+    async def _step_down(self, active: ActiveManager) -> None:
+        """While this manager is one: wait for its demotion, which leaves nothing here but the identity."""
+        managers = await demoted(active, self._settings.worker_socket)
+        async with self._changing:
+            if self._active is not active:
+                return
+            log.info("demoted", node=active.node_id)
+            self._credentials, self._active, self._state = active.credentials, None, "demoted"
+            self._change.save(RoleChange(CallerRole.WORKER, managers))
+            await active.stop()
+        await self._hand_over(self._credentials, managers)
+
+    async def _hand_over(self, credentials: Credentials, managers: Sequence[str]) -> None:
+        self._files.forget_raft()
+        try:
+            await hand_over(self._settings.worker_socket, credentials, managers, self._say)
+        except Unauthenticated as error:
+            self._forget(error.message)
+            log.warning("removed from the swarm", error=error.message)
+            return
+        self._forget("")
+        log.info("handed over to the worker", node=credentials.subject.node_id)
+
+    async def _abandon(self) -> None:
+        """The operator has given the node up in the middle of a change of roles."""
+        await self._end_background()
+        self._forget("")
+        log.info("left the swarm")
+
+    def _forget(self, why: str) -> None:
+        self._files.erase()
+        self._credentials, self._state, self._error = None, "inactive", why
+
+    def _say(self, what: str) -> None:
+        self._error = what
 
 
 async def _part(active: ActiveManager, *, force: bool) -> None:

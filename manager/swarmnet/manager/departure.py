@@ -8,7 +8,14 @@ from typing import Final
 import structlog
 
 from swarmnet.api.v1 import control_pb2, control_pb2_grpc, raft_pb2, raft_pb2_grpc
-from swarmnet.core.errors import FailedPrecondition, NoLeader, NotFound, SwarmnetError, Unavailable
+from swarmnet.core.errors import (
+    FailedPrecondition,
+    NoLeader,
+    NotFound,
+    SwarmnetError,
+    Unauthenticated,
+    Unavailable,
+)
 from swarmnet.manager.active import ActiveManager
 from swarmnet.manager.admission import FORWARDED_NODE, FORWARDED_ROLE
 from swarmnet.manager.identity import CallerRole
@@ -67,5 +74,5 @@ async def _leave_at(active: ActiveManager, leader: Member) -> None:
         try:
             stub = control_pb2_grpc.ControlStub(channel)
             await call(stub.RemoveNode(removal, timeout=LEAVE_S, metadata=operator), leader.address)
-        except NotFound:
+        except (NotFound, Unauthenticated):  # the latter: demoted meanwhile
             log.info("this node was removed already", node=active.node_id)

@@ -38,7 +38,8 @@ _COALESCE_S: Final = 0.005
 _HELLO_S: Final = 10.0
 _LONGEST_HOSTNAME: Final = 253
 _LARGEST_HELLO_BYTES: Final = 64 * 1024
-_REMOVED: Final = "this node was removed from the swarm"
+_REMOVED: Final = dispatcher.Removed(reason="this node was removed from the swarm")
+_PROMOTED: Final = dispatcher.Removed(reason="this node is a manager now", promoted=True)
 
 
 class DispatcherService(dispatcher_pb2_grpc.DispatcherServicer):
@@ -83,7 +84,11 @@ class DispatcherService(dispatcher_pb2_grpc.DispatcherServicer):
         if self._sessions:
             picture = Picture(self._store.state, self._managers())
             for session in list(self._sessions.values()):
-                _push_to(session, picture)
+                _push_to(session, picture, self._farewell(session.node_id))
+
+    def _farewell(self, node_id: str) -> dispatcher.Removed:
+        """What to tell a node that is no worker."""
+        return _REMOVED if self._store.state.get(types.Node, node_id) is None else _PROMOTED
 
     # The workers' side
 
@@ -95,7 +100,7 @@ class DispatcherService(dispatcher_pb2_grpc.DispatcherServicer):
         self.acks.forget(node_id)
         registered = await self._store.transact(lambda t: _register(t, node_id, hello))
         if not registered:
-            yield dispatcher.ManagerMessage(removed=dispatcher.Removed(reason=_REMOVED))
+            yield dispatcher.ManagerMessage(removed=self._farewell(node_id))
             return
         self._liveness.heard(node_id, self._monotonic())
         session = self._open(node_id)
@@ -142,6 +147,9 @@ class DispatcherService(dispatcher_pb2_grpc.DispatcherServicer):
                 self._writer.wake()
         elif kind == "keys":
             self.acks.put(node_id, message.keys)
+        elif kind == "capabilities":
+            _check_size(message.capabilities)
+            await self._store.transact(lambda t: _describe(t, node_id, message.capabilities))
         elif kind == "leave":
             await self._store.transact(lambda t: _leave(t, node_id))
             return False
@@ -173,10 +181,10 @@ class Pusher:
                 await asyncio.sleep(_COALESCE_S)
 
 
-def _push_to(session: WorkerSession, picture: Picture) -> None:
+def _push_to(session: WorkerSession, picture: Picture, farewell: dispatcher.Removed) -> None:
     node = picture.node(session.node_id)
     if node is None:
-        session.remove(_REMOVED)
+        session.remove(farewell)
     elif node.fenced or node.state == types.NODE_STATE_DOWN:
         session.close(Unavailable(f"this node was marked down: {node.message}", hint="It registers again."))
     else:
@@ -199,11 +207,7 @@ async def _first_message(incoming: AsyncIterator[dispatcher.WorkerMessage]) -> d
 
 def _check_hello(hello: dispatcher.Hello) -> None:
     check_name(hello.hostname, "host", longest=_LONGEST_HOSTNAME)
-    if hello.ByteSize() > _LARGEST_HELLO_BYTES:
-        raise InvalidArgument(
-            f"a hello of {hello.ByteSize()} bytes is above the limit of {_LARGEST_HELLO_BYTES}",
-            hint="Keep fewer images in the worker's image store.",
-        )
+    _check_size(hello)
     host, _, port = hello.gossip_address.rpartition(":")
     try:
         ip_address(hello.data_path_address)
@@ -215,6 +219,14 @@ def _check_hello(hello: dispatcher.Hello) -> None:
             f"bad addresses: gossip {hello.gossip_address!r}, data path {hello.data_path_address!r}",
             hint="Start the worker with addresses of its host: --advertise-addr and --data-path-addr.",
         ) from error
+
+
+def _check_size(description: dispatcher.Hello | types.NodeCapabilities) -> None:
+    if description.ByteSize() > _LARGEST_HELLO_BYTES:
+        raise InvalidArgument(
+            f"a hello of {description.ByteSize()} bytes is above the limit of {_LARGEST_HELLO_BYTES}",
+            hint="Keep fewer images in the worker's image store.",
+        )
 
 
 def _register(transaction: Transaction, node_id: str, hello: dispatcher.Hello) -> bool:
@@ -231,7 +243,7 @@ def _register(transaction: Transaction, node_id: str, hello: dispatcher.Hello) -
     changed.capabilities.CopyFrom(hello.capabilities)
     changed.state = types.NODE_STATE_READY
     changed.message = ""
-    changed.fenced = False
+    changed.fenced = changed.demoted = False
     if changed != node:
         transaction.put(changed)
     return True
@@ -246,6 +258,14 @@ def _check_address_free(other: types.Node, node: types.Node, address: str) -> No
             hint="Give this worker an address of its own with --data-path-addr, or remove the other node: "
             f"`swarmnet node rm --force {other.meta.id}`.",
         )
+
+
+def _describe(transaction: Transaction, node_id: str, capabilities: types.NodeCapabilities) -> None:
+    node = transaction.get(types.Node, node_id)
+    if node is not None and node.role == types.ROLE_WORKER:
+        changed = transaction.edit(node)
+        changed.capabilities.CopyFrom(capabilities)
+        transaction.put(changed)
 
 
 def _leave(transaction: Transaction, node_id: str) -> None:

@@ -18,6 +18,7 @@ from swarmnet.core.limits import HEARTBEAT_PERIOD_S
 from swarmnet.core.state import Object, State
 from swarmnet.core.timestamps import seconds
 from swarmnet.manager.entitlement import holders
+from swarmnet.manager.roles import is_leaving_work
 from swarmnet.manager.tasks import is_on_node
 
 KINDS: Final[tuple[type[Object], ...]] = (
@@ -73,6 +74,7 @@ class Picture:
             networks=[self._network(network, node_id) for network in networks],
             keys=[keys for scope in scopes if (keys := self._keys_of(scope)) is not None],
             heartbeat_period_ms=round(heartbeat_period_s(self._cluster) * 1000),
+            become_manager=is_leaving_work(node) and not tasks,
         )
 
     def _gossip_peers(self, node: types.Node) -> list[dispatcher.GossipPeer]:

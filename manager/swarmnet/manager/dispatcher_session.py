@@ -20,7 +20,7 @@ class WorkerSession:
         self._wake = asyncio.Event()
         self._closed = False
         self._error: SwarmnetError | None = None
-        self._removed = ""
+        self._removed: dispatcher.Removed | None = None
 
     def offer(self, assignment: dispatcher.Assignment) -> None:
         """Send it, unless it says what the last one said."""
@@ -29,9 +29,9 @@ class WorkerSession:
             self._unsent = True
             self._wake.set()
 
-    def remove(self, reason: str) -> None:
-        """Tell the worker that it is no longer of the cluster, and end."""
-        self._removed = reason
+    def remove(self, removed: dispatcher.Removed) -> None:
+        """Tell the worker that it is no longer one of the cluster's, and end."""
+        self._removed = removed
         self.close()
 
     def close(self, error: SwarmnetError | None = None) -> None:
@@ -50,8 +50,8 @@ class WorkerSession:
             if self._unsent and self._newest is not None:
                 self._unsent = False
                 yield self._numbered(self._newest)
-        if self._removed:
-            yield dispatcher.ManagerMessage(removed=dispatcher.Removed(reason=self._removed))
+        if self._removed is not None:
+            yield dispatcher.ManagerMessage(removed=self._removed)
         if self._error is not None:
             raise self._error
 

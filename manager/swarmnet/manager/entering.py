@@ -85,7 +85,7 @@ async def join_swarm(
     me = Member(active.node_id, settings.address, settings.raft_address)
 
     async def ask() -> tuple[Member, ...]:
-        return await _join_raft(enrolment, me)
+        return await join_raft(enrolment, me)
 
     await active.start(join=ask)
     try:
@@ -96,7 +96,7 @@ async def join_swarm(
     return active
 
 
-async def _join_raft(enrolment: Enrolment, me: Member) -> tuple[Member, ...]:
+async def join_raft(enrolment: Enrolment, me: Member) -> tuple[Member, ...]:
     """Ask one manager after the other until the leader among them has added us."""
     deadline = asyncio.get_running_loop().time() + _JOIN_S
     failure: SwarmnetError = NoLeader()

@@ -21,8 +21,11 @@ class CallerRole(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
+    """`via`: the manager that forwarded the call, if one did; it vouches for the rest."""
+
     node_id: str
     role: CallerRole
+    via: str = ""
 
 
 _caller: ContextVar[Caller] = ContextVar("caller")

@@ -119,7 +119,12 @@ async def call(pending: grpc.aio.UnaryUnaryCall[Any, T], address: str) -> T:
     try:
         return await pending
     except grpc.aio.AioRpcError as error:
-        for key, value in error.trailing_metadata() or ():
-            if key == TRAILER and isinstance(value, bytes) and (said := decode(value)) is not None:
-                raise said from None
-        raise _unreachable(address, f"{error.code().name}: {error.details()}") from None
+        raise said_in(error) or _unreachable(address, f"{error.code().name}: {error.details()}") from None
+
+
+def said_in(error: grpc.aio.AioRpcError) -> SwarmnetError | None:
+    """The error of ours that travelled with it, if there is one."""
+    for key, value in error.trailing_metadata() or ():
+        if key == TRAILER and isinstance(value, bytes) and (said := decode(value)) is not None:
+            return said
+    return None

@@ -59,9 +59,16 @@ def request_rotation(transaction: Transaction, scope_ids: Iterable[str], reason:
 
 
 def rekey_without(transaction: Transaction, node_id: str, reason: str) -> tuple[str, ...]:
-    """Rotate every scope that the node has keys of, for when it is removed or fenced; call it before that."""
-    found = holders(transaction.scan(types.Node), transaction.scan(types.Task))
-    held = sorted(scope for scope, nodes in found.items() if node_id in nodes)
+    """Rotate every scope that the node has keys of: a manager those of all.
+
+    For when it is removed, fenced or gets another role; call it before that.
+    """
+    node = transaction.get(types.Node, node_id)
+    if node is not None and node.role == types.ROLE_MANAGER:
+        held = sorted(scope.meta.id for scope in transaction.scan(types.KeyScope))
+    else:
+        found = holders(transaction.scan(types.Node), transaction.scan(types.Task))
+        held = sorted(scope for scope, nodes in found.items() if node_id in nodes)
     return request_rotation(transaction, held, reason)
 
 

@@ -13,6 +13,7 @@ from swarmnet.core.errors import NotLeader
 from swarmnet.manager import allocator, keymanager, orchestrator, reaper, scheduler
 from swarmnet.manager.dispatcher import DispatcherService
 from swarmnet.manager.loop import Loop
+from swarmnet.manager.role_manager import RoleManager
 from swarmnet.manager.store import Store
 
 log = structlog.get_logger()
@@ -36,8 +37,13 @@ class Leader:
     """
 
     def __init__(
-        self, store: Store, dispatcher: DispatcherService, clock: Callable[[], float] = time.time
+        self,
+        store: Store,
+        dispatcher: DispatcherService,
+        roles: RoleManager,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        self._roles = roles
         self._store = store
         self._dispatcher = dispatcher
         self._clock = clock
@@ -70,7 +76,7 @@ class Leader:
             Loop("scheduler", self._store, scheduler.KINDS, scheduler.plan, self._clock),
             Loop("reaper", self._store, reaper.KINDS, reaper.plan, self._clock),
         )
-        return (*planned, key_loop, *self._dispatcher.begin())
+        return (*planned, key_loop, self._roles, *self._dispatcher.begin())
 
 
 async def keep_running(runner: Runner, pause_s: float = _RESTART_PAUSE_S) -> None:

@@ -28,6 +28,10 @@ class Operations(Protocol):
 
     async def leave(self, *, force: bool) -> None: ...
 
+    def prepare_take_over(self) -> local_pb2.PrepareTakeOverResponse: ...
+
+    async def take_over(self, request: local_pb2.TakeOverRequest) -> None: ...
+
 
 class LocalService(local_pb2_grpc.LocalServicer):
     def __init__(self, daemon: Operations) -> None:
@@ -58,6 +62,17 @@ class LocalService(local_pb2_grpc.LocalServicer):
     async def Leave(self, request: local_pb2.LeaveRequest, context: object) -> local_pb2.LeaveResponse:
         await self._daemon.leave(force=request.force)
         return local_pb2.LeaveResponse()
+
+    async def PrepareTakeOver(
+        self, request: local_pb2.PrepareTakeOverRequest, context: object
+    ) -> local_pb2.PrepareTakeOverResponse:
+        return self._daemon.prepare_take_over()
+
+    async def TakeOver(
+        self, request: local_pb2.TakeOverRequest, context: object
+    ) -> local_pb2.TakeOverResponse:
+        await self._daemon.take_over(request)
+        return local_pb2.TakeOverResponse()
 
     async def Attach(self, request: local_pb2.AttachRequest, context: object) -> local_pb2.LeaveResponse:
         raise FailedPrecondition(

@@ -21,6 +21,7 @@ from swarmnet.core.timestamps import seconds, stamp
 from swarmnet.manager.constraints import parse_constraints
 from swarmnet.manager.keymanager import request_rotation
 from swarmnet.manager.loop import Batch
+from swarmnet.manager.roles import is_leaving_work
 from swarmnet.manager.tasks import is_ended, is_lost, is_on_node, is_wanted
 
 KINDS = (types.Service, types.Task, types.Node)
@@ -72,7 +73,7 @@ class _Pass:
             node = self._nodes.get(task.node_id)
             if task.service_id not in self._services:
                 self._stop(task, types.TASK_STATE_REMOVE)
-            elif node is not None and node.availability == types.AVAILABILITY_DRAIN and is_on_node(task):
+            elif node is not None and _is_drained(node) and is_on_node(task):
                 self._stop(task, types.TASK_STATE_SHUTDOWN)
 
     def fill_places(self) -> None:
@@ -106,7 +107,7 @@ class _Pass:
         for node in self._nodes.values():
             here = places.pop(node.meta.id, [])
             fits = node.role == types.ROLE_WORKER and all(c.allows(node) for c in constraints)
-            if not fits or is_lost(node) or node.availability == types.AVAILABILITY_DRAIN:
+            if not fits or is_lost(node) or _is_drained(node):
                 self._stop_all(here)
             elif node.availability == types.AVAILABILITY_ACTIVE and not self._batch.full:
                 self._fill(service, here, node_id=node.meta.id)
@@ -162,6 +163,11 @@ class _Pass:
         self._transaction.put(task)
         self._tasks[task.meta.id] = task
         self._batch.add(task)
+
+
+def _is_drained(node: types.Node) -> bool:
+    """Also by becoming a manager: managers run no tasks."""
+    return node.availability == types.AVAILABILITY_DRAIN or is_leaving_work(node)
 
 
 def _may_restart(task: types.Task, place: Iterable[types.Task]) -> bool:

@@ -8,6 +8,7 @@ from typing import Final
 
 from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.manager.constraints import Constraint
+from swarmnet.manager.roles import is_leaving_work
 
 _NAMED: Final = 3
 """As many nodes an explanation names."""
@@ -57,6 +58,10 @@ AVAILABLE: Final = Filter(
     lambda _, node: node.availability == types.AVAILABILITY_ACTIVE,
     lambda _, nodes: f"{_count(nodes)} paused or drained: {_named(nodes)}",
 )
+ROLE: Final = Filter(
+    lambda _, node: not is_leaving_work(node),
+    lambda _, nodes: f"{_count(nodes)} becoming a manager: {_named(nodes)}",
+)
 ESP: Final = Filter(
     lambda ask, node: node.capabilities.esp or not ask.encrypted,
     lambda _, nodes: f"{_count(nodes)} without ESP: {_named(nodes, lambda n: n.capabilities.esp_reason)}",
@@ -69,7 +74,7 @@ CONSTRAINTS: Final = Filter(
     lambda ask, node: all(constraint.allows(node) for constraint in ask.constraints),
     _explain_constraints,
 )
-PIPELINE: Final = (FENCED, READY, AVAILABLE, CONSTRAINTS, ESP, IMAGE)
+PIPELINE: Final = (FENCED, READY, AVAILABLE, ROLE, CONSTRAINTS, ESP, IMAGE)
 
 
 def suitable(ask: Ask, nodes: Sequence[types.Node]) -> tuple[list[types.Node], str]:

@@ -40,6 +40,11 @@ class Settings:
         return self.run_dir / "manager.sock"
 
     @property
+    def worker_socket(self) -> Path:
+        """Of the worker on the same host, if there is one."""
+        return self.run_dir / "worker.sock"
+
+    @property
     def address(self) -> str:
         """host:port at which others reach this manager's API."""
         return f"{bracketed(self.advertise)}:{port_of(self.listen, MANAGER_PORT)}"

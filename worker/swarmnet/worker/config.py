@@ -24,6 +24,11 @@ class Config:
         return self.run_dir / "worker.sock"
 
     @property
+    def manager_socket(self) -> Path:
+        """Of the manager daemon on the same host, if there is one."""
+        return self.run_dir / "manager.sock"
+
+    @property
     def endpoints(self) -> Path:
         """Other nodes' endpoints, for the next process on this host."""
         return self.run_dir / "endpoints.json"

@@ -46,6 +46,10 @@ class Identity:
     def cluster_id(self) -> str:
         return self._subject(NameOID.ORGANIZATION_NAME)
 
+    @property
+    def role(self) -> str:
+        return self._subject(NameOID.ORGANIZATIONAL_UNIT_NAME)
+
     def renew_at(self, point: float) -> datetime:
         """When to renew, `point` (0 to 1) of the way through the allowed part of its life."""
         certificate = self._certificate()

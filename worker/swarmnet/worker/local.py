@@ -56,6 +56,15 @@ class LocalService(local_pb2_grpc.LocalServicer):
         await self._worker.leave()
         return local.LeaveResponse()
 
+    async def PrepareTakeOver(
+        self, request: local.PrepareTakeOverRequest, context: object
+    ) -> local.PrepareTakeOverResponse:
+        return await self._worker.prepare_take_over()
+
+    async def TakeOver(self, request: local.TakeOverRequest, context: object) -> local.TakeOverResponse:
+        await self._worker.take_over(request)
+        return local.TakeOverResponse()
+
     async def Attach(self, request: local.AttachRequest, context: object) -> local.LeaveResponse:
         """Refused whatever is asked: only the tasks that managers assign get into a network."""
         if not self._worker.in_swarm:

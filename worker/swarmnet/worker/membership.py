@@ -20,6 +20,7 @@ from swarmnet.worker.executor import Executor
 from swarmnet.worker.identity import Identity, IdentityFiles
 from swarmnet.worker.images import ImageStore
 from swarmnet.worker.places import Managers
+from swarmnet.worker.promotion import Promotion
 from swarmnet.worker.renewal import Renewal
 from swarmnet.worker.session import Session
 
@@ -58,8 +59,10 @@ def make_executor(config: Config, changed: Callable[[], None]) -> tuple[Executor
 
 
 class Membership:
-    """`ended` gets the reason once the managers have removed this node; it fails when a part of the worker
-    does, which then is better started anew: tasks and traffic go on meanwhile."""
+    """`ended` says why, once the managers have removed or promoted this node.
+
+    It fails when a part of the worker does, which then is better started anew: tasks and traffic go on then.
+    """
 
     def __init__(
         self,
@@ -88,10 +91,17 @@ class Membership:
             self.session.report,
             memory=config.endpoints,
         )
+        self._promotion = Promotion(
+            config.manager_socket,
+            managers,
+            self._connect,
+            lambda: self._renewal.identity.root_pem,
+            lambda: self.session.describe(self._capabilities()),
+        )
         self._capability = Capability(esp=False, reason="not probed yet")
         self._names: Sequence[str] = ()
         self._jobs: list[asyncio.Task[None]] = []
-        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.ended: asyncio.Future[dispatcher.Removed] = asyncio.get_running_loop().create_future()
 
     def refused(self) -> dict[str, int]:
         """What came in by gossip and was dropped, by the cause."""
@@ -99,17 +109,18 @@ class Membership:
 
     @property
     def last_error(self) -> str:
-        return self.session.last_error or self._agent.last_error
+        return self.session.last_error or self._agent.last_error or self._promotion.last_error
 
     async def start(self) -> None:
         """Take over whatever a predecessor left, and begin to look for a manager."""
         self._capability = await self._datapath.start()
         self._names = await asyncio.to_thread(self._images.names)
+        await self._promotion.look()
         await self.executor.adopt()
         await self._gossip.start()
         self._jobs = [
             asyncio.create_task(self._supervised(work))
-            for work in (self._run_session(), self._agent.run(), self._renewal.run())
+            for work in (self._run_session(), self._agent.run(), self._renewal.run(), self._promotion.run())
         ]
         log.info("worker active", node=self.identity.node_id, cluster=self.identity.cluster_id)
 
@@ -155,7 +166,7 @@ class Membership:
     async def _run_session(self) -> None:
         removed = await self.session.run()
         if removed is not None and not self.ended.done():
-            self.ended.set_result(removed.reason)
+            self.ended.set_result(removed)
 
     def _wake_agent(self) -> None:
         self._agent.wake()
@@ -168,16 +179,23 @@ class Membership:
             hostname=self._config.hostname,
             gossip_address=self._config.gossip_advertise,
             data_path_address=self._config.data_path,
-            capabilities=types.NodeCapabilities(
-                esp=self._capability.esp,
-                esp_reason=self._capability.reason,
-                images=self._names,
-                kernel=platform.release(),
-                executors=["process"],
-            ),
+            capabilities=self._capabilities(),
+        )
+
+    def _capabilities(self) -> types.NodeCapabilities:
+        ready, why_not = self._promotion.readiness
+        return types.NodeCapabilities(
+            esp=self._capability.esp,
+            esp_reason=self._capability.reason,
+            images=self._names,
+            kernel=platform.release(),
+            executors=["process"],
+            manager=ready,
+            manager_reason=why_not,
         )
 
     def _assigned(self, assignment: dispatcher.Assignment) -> None:
         self._agent.assign(assignment)
+        self._promotion.want(assignment.become_manager)
         if self.managers.replace(assignment.managers):
             self.managers.save()

@@ -14,11 +14,11 @@ import structlog
 
 from swarmnet.api.v1 import local_pb2 as local
 from swarmnet.api.v1 import types_pb2 as types
-from swarmnet.core.errors import FailedPrecondition, SwarmnetError, Unavailable
+from swarmnet.core.errors import FailedPrecondition, InvalidArgument, SwarmnetError, Unavailable
 from swarmnet.core.tokens import parse_token
 from swarmnet.worker.config import Config
 from swarmnet.worker.executor import has_ended
-from swarmnet.worker.identity import Identity, IdentityFiles
+from swarmnet.worker.identity import Identity, IdentityFiles, SigningRequest, make_request
 from swarmnet.worker.join import Enrolment, Preparation, enrol, prepare
 from swarmnet.worker.membership import Datapath, MakeDatapath, MakeGossip, Membership, make_executor
 from swarmnet.worker.places import Managers
@@ -26,6 +26,8 @@ from swarmnet.worker.places import Managers
 log = structlog.get_logger()
 
 JOIN_TIMEOUT_S: Final = 20.0
+_ROLE: Final = "swarmnet-worker"
+"""In every worker's certificate."""
 
 
 class Worker:
@@ -47,6 +49,7 @@ class Worker:
         self._member: Membership | None = None
         self._prepared: Datapath | None = None
         self._preparation: Preparation | None = None
+        self._offered: SigningRequest | None = None
         self._pending = False
         self._error = ""
         self._changing = asyncio.Lock()
@@ -105,11 +108,7 @@ class Worker:
         this node has joined already, if no assignment came within 20 s: joining goes on by itself then.
         """
         async with self._changing:
-            if self.in_swarm:
-                raise FailedPrecondition(
-                    "This node is already part of a swarm. Use `swarmnet swarm leave` to leave this swarm "
-                    "and join another one."
-                )
+            self._check_outside()
             token = parse_token(request.token)
             self._pending, self._error = True, ""
             try:
@@ -129,6 +128,31 @@ class Worker:
                 hint=f"Use `swarmnet info` to see how far it is. Last: {member.last_error or 'no answer'}",
             ) from None
         return local.JoinResponse(node_id=member.identity.node_id, cluster_id=member.identity.cluster_id)
+
+    async def prepare_take_over(self) -> local.PrepareTakeOverResponse:
+        """Make a key for the identity of this host's manager, which was demoted.
+
+        FailedPrecondition in a swarm.
+        """
+        self._check_outside()
+        self._offered = await asyncio.to_thread(make_request)
+        return local.PrepareTakeOverResponse(csr_pem=self._offered.pem.decode())
+
+    async def take_over(self, request: local.TakeOverRequest) -> None:
+        """Be that node as a worker, from now on. InvalidArgument for what does not fit the key."""
+        async with self._changing:
+            self._check_outside()
+            identity = _taken(request, self._offered)
+            self._offered = None
+            await self._join(Enrolment(identity, tuple(request.manager_addresses)))
+            self._error = ""
+
+    def _check_outside(self) -> None:
+        if self.in_swarm:
+            raise FailedPrecondition(
+                "This node is already part of a swarm. Use `swarmnet swarm leave` to leave this swarm "
+                "and join another one."
+            )
 
     async def leave(self) -> None:
         """Leave the swarm: tasks, keys and kernel state of this node are gone when this returns."""
@@ -151,8 +175,10 @@ class Worker:
     async def _join(self, enrolment: Enrolment) -> Membership:
         managers = Managers(self.config.state_dir, self._rng)
         managers.replace_addresses(enrolment.managers)
-        await asyncio.to_thread(self._files.save, enrolment.identity)
         await asyncio.to_thread(managers.save)
+        await asyncio.to_thread(
+            self._files.save, enrolment.identity
+        )  # last: whoever has it finds the managers
         self._preparation = None
         try:
             return await self._activate(enrolment.identity, managers)
@@ -178,12 +204,12 @@ class Worker:
     async def _watch(self, member: Membership) -> None:
         """Until the managers remove this node, or a part of it fails."""
         try:
-            reason = await member.ended
-            log.warning("removed from the swarm", reason=reason)
+            removed = await member.ended
+            log.warning("no worker of the swarm any more", reason=removed.reason)
             async with self._changing:
                 self._watcher = None
                 await self._depart(member)
-                self._error = f"removed from the swarm: {reason}"
+                self._error = "" if removed.promoted else f"removed from the swarm: {removed.reason}"
         except Exception as error:
             if not self.failed.done():
                 self.failed.set_exception(error)
@@ -247,6 +273,19 @@ class Worker:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
             self._watcher = None
+
+
+def _taken(request: local.TakeOverRequest, offered: SigningRequest | None) -> Identity:
+    if offered is None:
+        raise FailedPrecondition("no key was offered", hint="Ask this daemon for its request first.")
+    identity = Identity(request.certificate_pem.encode(), offered.key, request.root_certificate_pem.encode())
+    try:
+        fits = identity.fits() and identity.role == _ROLE
+    except ValueError:
+        fits = False
+    if not fits:
+        raise InvalidArgument("the certificate is not a worker's for the key that was offered")
+    return identity
 
 
 def _has_entries(folder: Path) -> bool:

@@ -17,6 +17,7 @@ import structlog
 
 from swarmnet.api.v1 import dispatcher_pb2 as dispatcher
 from swarmnet.api.v1 import dispatcher_pb2_grpc
+from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core.errors import SwarmnetError, Unavailable
 from swarmnet.core.limits import HEARTBEAT_PERIOD_S
 from swarmnet.worker.channel import error_of
@@ -53,6 +54,7 @@ class Session:
         self._heartbeat_s = HEARTBEAT_PERIOD_S
         self._statuses: Mapping[str, dispatcher.TaskStatus] = {}
         self._keys: dispatcher.KeyReport | None = None
+        self._capabilities: types.NodeCapabilities | None = None
         self._leaving = False
         self._done = asyncio.Event()
         self._connected = ""
@@ -69,6 +71,11 @@ class Session:
     def report(self, statuses: Mapping[str, dispatcher.TaskStatus], keys: dispatcher.KeyReport) -> None:
         """The whole of it, by task id; what the managers have not heard yet is sent."""
         self._statuses, self._keys = dict(statuses), keys
+        self._wake.set()
+
+    def describe(self, capabilities: types.NodeCapabilities) -> None:
+        """What this node can do has changed."""
+        self._capabilities = capabilities
         self._wake.set()
 
     async def run(self) -> dispatcher.Removed | None:
@@ -155,7 +162,9 @@ class Session:
 
     async def _outgoing(self) -> AsyncIterator[dispatcher.WorkerMessage]:
         """Hello, then reports as they change, and a heartbeat whenever nothing else was said for a period."""
-        yield dispatcher.WorkerMessage(hello=self._hello())
+        hello = self._hello()
+        yield dispatcher.WorkerMessage(hello=hello)
+        described = hello.capabilities
         statuses: Mapping[str, dispatcher.TaskStatus] = {}
         keys: dispatcher.KeyReport | None = None
         while not self._leaving:
@@ -167,6 +176,9 @@ class Session:
             if self._keys is not None and self._keys != keys:
                 keys = self._keys
                 yield dispatcher.WorkerMessage(keys=keys)
+            if self._capabilities is not None and self._capabilities != described:
+                described = self._capabilities
+                yield dispatcher.WorkerMessage(capabilities=described)
             try:
                 await asyncio.wait_for(self._wake.wait(), self._heartbeat_s)
             except TimeoutError:

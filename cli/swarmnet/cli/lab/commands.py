@@ -28,6 +28,8 @@ _LAB_OPTIONS: Final = (
     click.option("--host", "hosts", multiple=True, metavar="NAME", help="One more host, with nothing on it."),
     _KERNEL_OPTION,
     click.option("--no-join", is_flag=True, help="Start the daemons, but make no swarm of them."),
+    click.option("--both", is_flag=True,
+                 help="Both daemons on every host: nodes can be promoted and demoted."),
     click.option("--logs", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
                  help="Keep the daemons' logs here (default: a new folder, kept if the command fails)."),
 )  # fmt: skip
@@ -120,12 +122,13 @@ def _run(
     hosts: tuple[str, ...],
     kernel: str,
     no_join: bool,
+    both: bool,
     logs: Path | None,
 ) -> int:
     chosen = kernels.choose(cast("kernels.Kernel", kernel))
 
     def start(folder: Path) -> int:
-        wanted = runner.Wanted(managers, workers, hosts, join=not no_join, logs=folder)
+        wanted = runner.Wanted(managers, workers, hosts, join=not no_join, both=both, logs=folder)
         if chosen == "host":
             return runner.run(wanted, command, lambda text: click.echo(f"lab: {text}", err=True))
         return uml.run([*_again(wanted), "--", *command])
@@ -139,4 +142,5 @@ def _again(wanted: runner.Wanted) -> list[str]:
     argv += ["--managers", str(wanted.managers), "--workers", str(wanted.workers)]
     argv += [part for name in wanted.bare for part in ("--host", name)]
     argv += [] if wanted.join else ["--no-join"]
+    argv += ["--both"] if wanted.both else []
     return [*argv, "--logs", str(wanted.logs)]

@@ -2,7 +2,7 @@
 
 FOLDER/lab.json            this; the environment variable SWARMNET_LAB names it
 FOLDER/root.pid            the lab's first process, as numbered outside the lab
-FOLDER/pids/NAME           the host's daemon, as numbered in the lab
+FOLDER/pids/NAME           the host's daemon, as numbered in the lab; NAME.KIND is one of the other kind
 
 In memory, and seen in the lab only (short, since the path of a unix socket has at most 107 bytes):
 
@@ -154,21 +154,31 @@ class Lab:
 
     # Its daemons.
     def start_daemon(self, host: Host, kind: Kind | None = None) -> None:
-        """Starts the host's manager or worker (on a bare host: `kind`); it logs to LOGS/NAME.log."""
-        files = [str(self.logs / f"{host.name}.log"), str(self._pid_file(host.name))]
+        """Starts the host's manager or worker (on a bare host: `kind`); it logs to LOGS/NAME.log.
+
+        A manager's host can have a worker too, and the other way round: that one is NAME.KIND.
+        """
+        name = _daemon_name(host, kind)
+        files = [str(self.logs / f"{name}.log"), str(self._pid_file(name))]
         started = self.run(host.name, ["sh", "-c", _START, "sh", f"swarmnet-{kind or host.kind}", *files])
         if started.returncode:
             raise Unavailable(f"no daemon starts on {host.name}: {started.stderr.strip()}")
 
-    def kill_daemon(self, host: str, number: signal.Signals = signal.SIGKILL) -> None:
-        """Signals the host's daemon, and nothing else of the host."""
-        pid = self._pid_file(host).read_text().strip()
+    def kill_daemon(
+        self, host: str, number: signal.Signals = signal.SIGKILL, kind: Kind | None = None
+    ) -> None:
+        """Signals the host's daemon (or the other one, of that kind), and nothing else of the host."""
+        pid = self._pid_file(_daemon_name(self.host(host), kind)).read_text().strip()
         killed = self.run(host, ["sh", "-c", f"kill -{number.value} {pid}"])  # the shell's own: no procps
         if killed.returncode:
             raise NotFound(f"the daemon of {host} does not run: {killed.stderr.strip()}")
 
     def _pid_file(self, host: str) -> Path:
         return self.folder / "pids" / host
+
+
+def _daemon_name(host: Host, kind: Kind | None) -> str:
+    return host.name if kind in (None, host.kind) or host.kind == "bare" else f"{host.name}.{kind}"
 
 
 def search_path() -> str:

@@ -38,6 +38,8 @@ class Wanted:
     workers: int
     bare: tuple[str, ...] = ()
     join: bool = True
+    both: bool = False
+    """Every host of a manager also has a worker, and the other way round, which is of no swarm."""
     logs: Path = Path("out/lab")
     """Folder for the daemons' logs."""
 
@@ -101,6 +103,8 @@ def _first_process(
         lab = _build(wanted.sites(), folder, wanted.logs)
         for host in (*lab.of_kind("manager"), *lab.of_kind("worker")):
             lab.start_daemon(host)
+            if wanted.both:
+                lab.start_daemon(host, "worker" if host.kind == "manager" else "manager")
         status = _in_child(lambda: _form(lab, wanted, report)) or _in_child(lambda: _exec(lab, command))
     except SwarmnetError as error:
         print(f"Error: {error}", file=sys.stderr)

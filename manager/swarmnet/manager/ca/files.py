@@ -81,8 +81,19 @@ class IdentityFiles:
             write_file(self._kek, secrets.token_bytes(KEK_BYTES))
         return SecretBytes(self._kek.read_bytes())
 
+    def forget_raft(self) -> None:
+        """Erase the state of the swarm, its key first; the identity stays."""
+        self._kek.unlink(missing_ok=True)
+        shutil.rmtree(self._state_dir / "raft", ignore_errors=True)
+        sync_directory(self._state_dir)
+
     def erase(self) -> None:
-        """Take everything out of the state directory; the directory stays. The key goes first."""
+        """Take everything out of the state directory; the directory stays.
+
+        The certificate goes first: without it a manager that is started again has nothing to go on with. Then
+        the key.
+        """
+        (self._folder / "node.pem").unlink(missing_ok=True)
         self._kek.unlink(missing_ok=True)
         for entry in self._state_dir.iterdir():
             if entry.is_dir() and not entry.is_symlink():

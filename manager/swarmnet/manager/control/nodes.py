@@ -10,6 +10,7 @@ from swarmnet.core.state import Transaction
 from swarmnet.manager.control import lookup
 from swarmnet.manager.control.surroundings import Noun
 from swarmnet.manager.keymanager import rekey_without
+from swarmnet.manager.roles import check_majority, check_promotable, check_role, wanted_role
 
 
 class NodeNoun(Noun):
@@ -41,11 +42,16 @@ class NodeNoun(Noun):
             raise InvalidArgument(
                 f"unknown availability {request.availability}", hint="Use active, pause or drain."
             )
+        if request.HasField("role"):
+            check_role(request.role)
 
         def decide(transaction: Transaction) -> types.Node:
             node = transaction.edit(lookup.node(transaction, request.ref))
             if request.HasField("availability"):
                 node.availability = request.availability
+            if request.HasField("role") and request.role != wanted_role(node):
+                self._check_change(transaction, node)
+                node.desired_role = request.role
             for key in request.remove_labels:
                 node.labels.pop(key, None)
             node.labels.update(request.labels)
@@ -59,7 +65,7 @@ class NodeNoun(Noun):
     ) -> control.RemoveNodeResponse:
         """A dead manager still counts in Raft's majority: with force it is taken out of there first."""
         node = lookup.node(self._store.state, request.ref)
-        if node.role == types.ROLE_MANAGER and self._here.managers.is_member(node.meta.id):
+        if self._here.managers.is_member(node.meta.id):
             self._check_manager_removable(node, force=request.force)
             await self._here.managers.remove(node.meta.id)
 
@@ -71,6 +77,16 @@ class NodeNoun(Noun):
             return control.RemoveNodeResponse(id=found.meta.id)
 
         return await self._store.transact(decide)
+
+    def _check_change(self, transaction: Transaction, node: types.Node) -> None:
+        """FailedPrecondition unless the node can have the other role than it is wanted to have now."""
+        if wanted_role(node) == types.ROLE_WORKER:
+            check_promotable(node)
+        elif node.role == types.ROLE_MANAGER:
+            # All nodes become preconditions: of two demotions at once, the second counts without the first.
+            staying = {n.meta.id for n in transaction.all(types.Node) if wanted_role(n) == types.ROLE_MANAGER}
+            left = (staying & self._here.managers.members().keys()) - {node.meta.id}
+            check_majority(node, left, self._here.managers.reachable)
 
     def _check_manager_removable(self, node: types.Node, *, force: bool) -> None:
         if not force or self._here.managers.reachable(node.meta.id):

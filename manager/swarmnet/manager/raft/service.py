@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeAlias
 
 import grpc.aio
@@ -26,17 +27,26 @@ class Part(Protocol):
     async def remove_member(self, node_id: str) -> None: ...
 
 
-class RaftService(raft_pb2_grpc.RaftServicer):
-    """Answers for `part` once there is one; UNAVAILABLE until then."""
+async def _whoever_has_a_certificate(node_id: str) -> None:
+    del node_id
 
-    def __init__(self) -> None:
+
+class RaftService(raft_pb2_grpc.RaftServicer):
+    """Answers for `part` once there is one; UNAVAILABLE until then.
+
+    `may_join` is asked, on the leader, before a node is added: PermissionDenied for one that is not wanted.
+    """
+
+    def __init__(self, may_join: Callable[[str], Awaitable[None]] = _whoever_has_a_certificate) -> None:
         self.part: Part | None = None
+        self._may_join = may_join
 
     async def Join(self, request: raft.RaftJoinRequest, context: Context) -> raft.RaftJoinResponse:
         part = self._ready()
         self._check_self(request.member.node_id)
         if not request.member.address or not request.member.raft_address:
             raise InvalidArgument("a member needs its addresses", hint="Start it with --advertise-addr.")
+        await self._may_join(request.member.node_id)
         await part.admit(member_of(request.member))
         return raft.RaftJoinResponse(members=to_proto(part.members.values()))
 

@@ -61,6 +61,11 @@ def create(
     return Storage(journal, SnapshotFile(disk, directory / "snapshot", key), None, lock)
 
 
+def has_log(directory: Path, disk: Disk = REAL_DISK) -> bool:
+    """Whether a manager has its part in Raft there already, as a whole."""
+    return disk.is_folder(directory) and Segments.exist(disk, directory / "journal")
+
+
 def open_existing(
     directory: Path, kek: SecretBytes, disk: Disk = REAL_DISK, layout: Layout = LAYOUT
 ) -> Storage:

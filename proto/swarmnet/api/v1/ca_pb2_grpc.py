@@ -165,6 +165,11 @@ class CertificateAuthorityStub:
                 request_serializer=swarmnet_dot_api_dot_v1_dot_ca__pb2.RenewCertificateRequest.SerializeToString,
                 response_deserializer=swarmnet_dot_api_dot_v1_dot_ca__pb2.IssueCertificateResponse.FromString,
                 _registered_method=True)
+        self.GetRole = channel.unary_unary(
+                '/swarmnet.api.v1.CertificateAuthority/GetRole',
+                request_serializer=swarmnet_dot_api_dot_v1_dot_ca__pb2.GetRoleRequest.SerializeToString,
+                response_deserializer=swarmnet_dot_api_dot_v1_dot_ca__pb2.GetRoleResponse.FromString,
+                _registered_method=True)
         self.IssueClientCertificate = channel.unary_unary(
                 '/swarmnet.api.v1.CertificateAuthority/IssueClientCertificate',
                 request_serializer=swarmnet_dot_api_dot_v1_dot_ca__pb2.RenewCertificateRequest.SerializeToString,
@@ -177,7 +182,16 @@ class CertificateAuthorityServicer:
     """
 
     def RenewCertificate(self, request, context):
-        """The same identity and role again, for a new key.
+        """The same identity again, for a new key: of the caller's role, or of another one that the state wants it to
+        have. A worker that is to become a manager gets a manager's certificate, and is refused as a worker as soon
+        as that manager takes part; a manager that was demoted gets a worker's, until that worker has registered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRole(self, request, context):
+        """What the caller is by now, for one that may have missed it: a manager that was demoted while it was away.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -197,6 +211,11 @@ def add_CertificateAuthorityServicer_to_server(servicer, server):
                     servicer.RenewCertificate,
                     request_deserializer=swarmnet_dot_api_dot_v1_dot_ca__pb2.RenewCertificateRequest.FromString,
                     response_serializer=swarmnet_dot_api_dot_v1_dot_ca__pb2.IssueCertificateResponse.SerializeToString,
+            ),
+            'GetRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRole,
+                    request_deserializer=swarmnet_dot_api_dot_v1_dot_ca__pb2.GetRoleRequest.FromString,
+                    response_serializer=swarmnet_dot_api_dot_v1_dot_ca__pb2.GetRoleResponse.SerializeToString,
             ),
             'IssueClientCertificate': grpc.unary_unary_rpc_method_handler(
                     servicer.IssueClientCertificate,
@@ -232,6 +251,33 @@ class CertificateAuthority:
             '/swarmnet.api.v1.CertificateAuthority/RenewCertificate',
             swarmnet_dot_api_dot_v1_dot_ca__pb2.RenewCertificateRequest.SerializeToString,
             swarmnet_dot_api_dot_v1_dot_ca__pb2.IssueCertificateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarmnet.api.v1.CertificateAuthority/GetRole',
+            swarmnet_dot_api_dot_v1_dot_ca__pb2.GetRoleRequest.SerializeToString,
+            swarmnet_dot_api_dot_v1_dot_ca__pb2.GetRoleResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -83,7 +83,12 @@ class CertificateAuthorityStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CertificateAuthorityAsyncStub: ...
     RenewCertificate: _grpc.UnaryUnaryMultiCallable[_ca_pb2.RenewCertificateRequest, _ca_pb2.IssueCertificateResponse]
-    """The same identity and role again, for a new key."""
+    """The same identity again, for a new key: of the caller's role, or of another one that the state wants it to
+    have. A worker that is to become a manager gets a manager's certificate, and is refused as a worker as soon
+    as that manager takes part; a manager that was demoted gets a worker's, until that worker has registered.
+    """
+    GetRole: _grpc.UnaryUnaryMultiCallable[_ca_pb2.GetRoleRequest, _ca_pb2.GetRoleResponse]
+    """What the caller is by now, for one that may have missed it: a manager that was demoted while it was away."""
     IssueClientCertificate: _grpc.UnaryUnaryMultiCallable[_ca_pb2.RenewCertificateRequest, _ca_pb2.IssueCertificateResponse]
     """A certificate of role swarmnet-client, for an operator's CLI or a program."""
 
@@ -93,7 +98,12 @@ class CertificateAuthorityAsyncStub(CertificateAuthorityStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RenewCertificate: _aio.UnaryUnaryMultiCallable[_ca_pb2.RenewCertificateRequest, _ca_pb2.IssueCertificateResponse]  # type: ignore[assignment]
-    """The same identity and role again, for a new key."""
+    """The same identity again, for a new key: of the caller's role, or of another one that the state wants it to
+    have. A worker that is to become a manager gets a manager's certificate, and is refused as a worker as soon
+    as that manager takes part; a manager that was demoted gets a worker's, until that worker has registered.
+    """
+    GetRole: _aio.UnaryUnaryMultiCallable[_ca_pb2.GetRoleRequest, _ca_pb2.GetRoleResponse]  # type: ignore[assignment]
+    """What the caller is by now, for one that may have missed it: a manager that was demoted while it was away."""
     IssueClientCertificate: _aio.UnaryUnaryMultiCallable[_ca_pb2.RenewCertificateRequest, _ca_pb2.IssueCertificateResponse]  # type: ignore[assignment]
     """A certificate of role swarmnet-client, for an operator's CLI or a program."""
 
@@ -106,7 +116,18 @@ class CertificateAuthorityServicer(metaclass=_abc_1.ABCMeta):
         request: _ca_pb2.RenewCertificateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ca_pb2.IssueCertificateResponse, _abc.Awaitable[_ca_pb2.IssueCertificateResponse]]:
-        """The same identity and role again, for a new key."""
+        """The same identity again, for a new key: of the caller's role, or of another one that the state wants it to
+        have. A worker that is to become a manager gets a manager's certificate, and is refused as a worker as soon
+        as that manager takes part; a manager that was demoted gets a worker's, until that worker has registered.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRole(
+        self,
+        request: _ca_pb2.GetRoleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ca_pb2.GetRoleResponse, _abc.Awaitable[_ca_pb2.GetRoleResponse]]:
+        """What the caller is by now, for one that may have missed it: a manager that was demoted while it was away."""
 
     @_abc_1.abstractmethod
     def IssueClientCertificate(

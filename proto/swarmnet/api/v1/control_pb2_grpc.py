@@ -239,7 +239,11 @@ class ControlServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateNode(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """A role is only wished for here: the node gives up its tasks, or leaves Raft, and changes daemons on its own
+        host; `role` in the answer and in lists is the one it has. FAILED_PRECONDITION for a node that is not ready,
+        or without an idle swarmnet-manager on its host; for the last manager; and where too few managers would be
+        left to agree. The wish for a manager can be taken back as long as it is not one.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

@@ -48,6 +48,11 @@ class ControlStub:
     ListNodes: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListNodesRequest, _control_pb2.ListNodesResponse]
     GetNode: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetRequest, _control_pb2.NodeView]
     UpdateNode: _grpc.UnaryUnaryMultiCallable[_control_pb2.UpdateNodeRequest, _control_pb2.NodeView]
+    """A role is only wished for here: the node gives up its tasks, or leaves Raft, and changes daemons on its own
+    host; `role` in the answer and in lists is the one it has. FAILED_PRECONDITION for a node that is not ready,
+    or without an idle swarmnet-manager on its host; for the last manager; and where too few managers would be
+    left to agree. The wish for a manager can be taken back as long as it is not one.
+    """
     RemoveNode: _grpc.UnaryUnaryMultiCallable[_control_pb2.RemoveNodeRequest, _control_pb2.RemoveNodeResponse]
     """Refused for a node that is up, unless force; refused for a manager that is still a member of Raft, unless
     force and it cannot be reached: it is taken out of Raft first.
@@ -117,6 +122,11 @@ class ControlAsyncStub(ControlStub):
     ListNodes: _aio.UnaryUnaryMultiCallable[_control_pb2.ListNodesRequest, _control_pb2.ListNodesResponse]  # type: ignore[assignment]
     GetNode: _aio.UnaryUnaryMultiCallable[_control_pb2.GetRequest, _control_pb2.NodeView]  # type: ignore[assignment]
     UpdateNode: _aio.UnaryUnaryMultiCallable[_control_pb2.UpdateNodeRequest, _control_pb2.NodeView]  # type: ignore[assignment]
+    """A role is only wished for here: the node gives up its tasks, or leaves Raft, and changes daemons on its own
+    host; `role` in the answer and in lists is the one it has. FAILED_PRECONDITION for a node that is not ready,
+    or without an idle swarmnet-manager on its host; for the last manager; and where too few managers would be
+    left to agree. The wish for a manager can be taken back as long as it is not one.
+    """
     RemoveNode: _aio.UnaryUnaryMultiCallable[_control_pb2.RemoveNodeRequest, _control_pb2.RemoveNodeResponse]  # type: ignore[assignment]
     """Refused for a node that is up, unless force; refused for a manager that is still a member of Raft, unless
     force and it cannot be reached: it is taken out of Raft first.
@@ -224,7 +234,12 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _control_pb2.UpdateNodeRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_control_pb2.NodeView, _abc.Awaitable[_control_pb2.NodeView]]: ...
+    ) -> _typing.Union[_control_pb2.NodeView, _abc.Awaitable[_control_pb2.NodeView]]:
+        """A role is only wished for here: the node gives up its tasks, or leaves Raft, and changes daemons on its own
+        host; `role` in the answer and in lists is the one it has. FAILED_PRECONDITION for a node that is not ready,
+        or without an idle swarmnet-manager on its host; for the last manager; and where too few managers would be
+        left to agree. The wish for a manager can be taken back as long as it is not one.
+        """
 
     @_abc_1.abstractmethod
     def RemoveNode(

@@ -28,6 +28,7 @@ class WorkerMessage(_message.Message):
     TASKS_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
     LEAVE_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -38,6 +39,10 @@ class WorkerMessage(_message.Message):
     def keys(self) -> Global___KeyReport: ...
     @_builtins.property
     def leave(self) -> Global___Leave: ...
+    @_builtins.property
+    def capabilities(self) -> _types_pb2.NodeCapabilities:
+        """they are others now than in the Hello"""
+
     def __init__(
         self,
         *,
@@ -46,12 +51,13 @@ class WorkerMessage(_message.Message):
         tasks: Global___TaskReport | None = ...,
         keys: Global___KeyReport | None = ...,
         leave: Global___Leave | None = ...,
+        capabilities: _types_pb2.NodeCapabilities | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "hello", b"hello", "keys", b"keys", "leave", b"leave", "message", b"message", "tasks", b"tasks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "heartbeat", b"heartbeat", "hello", b"hello", "keys", b"keys", "leave", b"leave", "message", b"message", "tasks", b"tasks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "hello", b"hello", "keys", b"keys", "leave", b"leave", "message", b"message", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "heartbeat", b"heartbeat", "hello", b"hello", "keys", b"keys", "leave", b"leave", "message", b"message", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "heartbeat", "tasks", "keys", "leave"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "heartbeat", "tasks", "keys", "leave", "capabilities"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -259,15 +265,19 @@ class Removed(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REASON_FIELD_NUMBER: _builtins.int
+    PROMOTED_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
+    promoted: _builtins.bool
+    """it is of the cluster still, as a manager"""
     def __init__(
         self,
         *,
         reason: _builtins.str = ...,
+        promoted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["promoted", b"promoted", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -287,12 +297,15 @@ class Assignment(_message.Message):
     NETWORKS_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
     HEARTBEAT_PERIOD_MS_FIELD_NUMBER: _builtins.int
+    BECOME_MANAGER_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     node_id: _builtins.str
     node_index: _builtins.int
     endpoint_public_key: _builtins.bytes
     """Ed25519: believe endpoints signed by it"""
     heartbeat_period_ms: _builtins.int
+    become_manager: _builtins.bool
+    """hand this node's identity to the swarmnet-manager on its host"""
     @_builtins.property
     def gossip_peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___GossipPeer]:
         """some live workers, as seeds"""
@@ -326,10 +339,11 @@ class Assignment(_message.Message):
         networks: _abc.Iterable[Global___AssignedNetwork] | None = ...,
         keys: _abc.Iterable[Global___ScopeKeys] | None = ...,
         heartbeat_period_ms: _builtins.int = ...,
+        become_manager: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_public_key", b"endpoint_public_key", "gossip_peers", b"gossip_peers", "heartbeat_period_ms", b"heartbeat_period_ms", "keys", b"keys", "managers", b"managers", "networks", b"networks", "node_id", b"node_id", "node_index", b"node_index", "sequence", b"sequence", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["become_manager", b"become_manager", "endpoint_public_key", b"endpoint_public_key", "gossip_peers", b"gossip_peers", "heartbeat_period_ms", b"heartbeat_period_ms", "keys", b"keys", "managers", b"managers", "networks", b"networks", "node_id", b"node_id", "node_index", b"node_index", "sequence", b"sequence", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -73,8 +73,9 @@ class LocalInfo(_message.Message):
     role: _types_pb2.Role.ValueType
     """what this daemon is"""
     state: _builtins.str
-    """"inactive", "pending" (joining), "active", "error" """
+    """"inactive", "pending" (joining), "active", "error"; a manager"""
     node_id: _builtins.str
+    """that waits for its host's worker to take over: "demoted" """
     cluster_id: _builtins.str
     error: _builtins.str
     version: _builtins.str
@@ -360,6 +361,87 @@ class LeaveResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LeaveResponse: _TypeAlias = LeaveResponse  # noqa: Y015
+
+@_typing.final
+class PrepareTakeOverRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrepareTakeOverRequest: _TypeAlias = PrepareTakeOverRequest  # noqa: Y015
+
+@_typing.final
+class PrepareTakeOverResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CSR_PEM_FIELD_NUMBER: _builtins.int
+    BOOTSTRAP_ADDRESS_FIELD_NUMBER: _builtins.int
+    csr_pem: _builtins.str
+    bootstrap_address: _builtins.str
+    """a manager's: host:port of its bootstrap port"""
+    def __init__(
+        self,
+        *,
+        csr_pem: _builtins.str = ...,
+        bootstrap_address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bootstrap_address", b"bootstrap_address", "csr_pem", b"csr_pem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrepareTakeOverResponse: _TypeAlias = PrepareTakeOverResponse  # noqa: Y015
+
+@_typing.final
+class TakeOverRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CERTIFICATE_PEM_FIELD_NUMBER: _builtins.int
+    ROOT_CERTIFICATE_PEM_FIELD_NUMBER: _builtins.int
+    MANAGER_ADDRESSES_FIELD_NUMBER: _builtins.int
+    certificate_pem: _builtins.str
+    root_certificate_pem: _builtins.str
+    @_builtins.property
+    def manager_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """host:port of the managers' API"""
+
+    def __init__(
+        self,
+        *,
+        certificate_pem: _builtins.str = ...,
+        root_certificate_pem: _builtins.str = ...,
+        manager_addresses: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_pem", b"certificate_pem", "manager_addresses", b"manager_addresses", "root_certificate_pem", b"root_certificate_pem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeOverRequest: _TypeAlias = TakeOverRequest  # noqa: Y015
+
+@_typing.final
+class TakeOverResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeOverResponse: _TypeAlias = TakeOverResponse  # noqa: Y015
 
 @_typing.final
 class AttachRequest(_message.Message):

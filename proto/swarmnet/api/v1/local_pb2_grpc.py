@@ -60,6 +60,16 @@ class LocalStub:
                 request_serializer=swarmnet_dot_api_dot_v1_dot_local__pb2.RestoreRequest.SerializeToString,
                 response_deserializer=swarmnet_dot_api_dot_v1_dot_local__pb2.RestoreResponse.FromString,
                 _registered_method=True)
+        self.PrepareTakeOver = channel.unary_unary(
+                '/swarmnet.api.v1.Local/PrepareTakeOver',
+                request_serializer=swarmnet_dot_api_dot_v1_dot_local__pb2.PrepareTakeOverRequest.SerializeToString,
+                response_deserializer=swarmnet_dot_api_dot_v1_dot_local__pb2.PrepareTakeOverResponse.FromString,
+                _registered_method=True)
+        self.TakeOver = channel.unary_unary(
+                '/swarmnet.api.v1.Local/TakeOver',
+                request_serializer=swarmnet_dot_api_dot_v1_dot_local__pb2.TakeOverRequest.SerializeToString,
+                response_deserializer=swarmnet_dot_api_dot_v1_dot_local__pb2.TakeOverResponse.FromString,
+                _registered_method=True)
         self.Attach = channel.unary_unary(
                 '/swarmnet.api.v1.Local/Attach',
                 request_serializer=swarmnet_dot_api_dot_v1_dot_local__pb2.AttachRequest.SerializeToString,
@@ -110,6 +120,22 @@ class LocalServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PrepareTakeOver(self, request, context):
+        """Another daemon on this host is about to hand over its node's identity, because the node's role changed: makes
+        a key and a request to certify it. FAILED_PRECONDITION in a swarm.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TakeOver(self, request, context):
+        """The certificate that was asked for. On disk when this returns: this daemon is that node from now on, and
+        takes part in the swarm by itself. INVALID_ARGUMENT for a certificate of another key, role or root.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Attach(self, request, context):
         """A worker's answer to `swarmnet run --network`: refused in a swarm, with what to do instead.
         """
@@ -144,6 +170,16 @@ def add_LocalServicer_to_server(servicer, server):
                     servicer.Restore,
                     request_deserializer=swarmnet_dot_api_dot_v1_dot_local__pb2.RestoreRequest.FromString,
                     response_serializer=swarmnet_dot_api_dot_v1_dot_local__pb2.RestoreResponse.SerializeToString,
+            ),
+            'PrepareTakeOver': grpc.unary_unary_rpc_method_handler(
+                    servicer.PrepareTakeOver,
+                    request_deserializer=swarmnet_dot_api_dot_v1_dot_local__pb2.PrepareTakeOverRequest.FromString,
+                    response_serializer=swarmnet_dot_api_dot_v1_dot_local__pb2.PrepareTakeOverResponse.SerializeToString,
+            ),
+            'TakeOver': grpc.unary_unary_rpc_method_handler(
+                    servicer.TakeOver,
+                    request_deserializer=swarmnet_dot_api_dot_v1_dot_local__pb2.TakeOverRequest.FromString,
+                    response_serializer=swarmnet_dot_api_dot_v1_dot_local__pb2.TakeOverResponse.SerializeToString,
             ),
             'Attach': grpc.unary_unary_rpc_method_handler(
                     servicer.Attach,
@@ -287,6 +323,60 @@ class Local:
             '/swarmnet.api.v1.Local/Restore',
             swarmnet_dot_api_dot_v1_dot_local__pb2.RestoreRequest.SerializeToString,
             swarmnet_dot_api_dot_v1_dot_local__pb2.RestoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PrepareTakeOver(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarmnet.api.v1.Local/PrepareTakeOver',
+            swarmnet_dot_api_dot_v1_dot_local__pb2.PrepareTakeOverRequest.SerializeToString,
+            swarmnet_dot_api_dot_v1_dot_local__pb2.PrepareTakeOverResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TakeOver(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarmnet.api.v1.Local/TakeOver',
+            swarmnet_dot_api_dot_v1_dot_local__pb2.TakeOverRequest.SerializeToString,
+            swarmnet_dot_api_dot_v1_dot_local__pb2.TakeOverResponse.FromString,
             options,
             channel_credentials,
             insecure,

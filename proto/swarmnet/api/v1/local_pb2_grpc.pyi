@@ -50,6 +50,14 @@ class LocalStub:
     swarm, or for a wrong key; INVALID_ARGUMENT for a file that is damaged or of another format. The swarm that the
     backup was made of must not run any more.
     """
+    PrepareTakeOver: _grpc.UnaryUnaryMultiCallable[_local_pb2.PrepareTakeOverRequest, _local_pb2.PrepareTakeOverResponse]
+    """Another daemon on this host is about to hand over its node's identity, because the node's role changed: makes
+    a key and a request to certify it. FAILED_PRECONDITION in a swarm.
+    """
+    TakeOver: _grpc.UnaryUnaryMultiCallable[_local_pb2.TakeOverRequest, _local_pb2.TakeOverResponse]
+    """The certificate that was asked for. On disk when this returns: this daemon is that node from now on, and
+    takes part in the swarm by itself. INVALID_ARGUMENT for a certificate of another key, role or root.
+    """
     Attach: _grpc.UnaryUnaryMultiCallable[_local_pb2.AttachRequest, _local_pb2.LeaveResponse]
     """A worker's answer to `swarmnet run --network`: refused in a swarm, with what to do instead."""
 
@@ -74,6 +82,14 @@ class LocalAsyncStub(LocalStub):
     that of the backup but for its managers, which are removed, and its keys, which are new. FAILED_PRECONDITION in a
     swarm, or for a wrong key; INVALID_ARGUMENT for a file that is damaged or of another format. The swarm that the
     backup was made of must not run any more.
+    """
+    PrepareTakeOver: _aio.UnaryUnaryMultiCallable[_local_pb2.PrepareTakeOverRequest, _local_pb2.PrepareTakeOverResponse]  # type: ignore[assignment]
+    """Another daemon on this host is about to hand over its node's identity, because the node's role changed: makes
+    a key and a request to certify it. FAILED_PRECONDITION in a swarm.
+    """
+    TakeOver: _aio.UnaryUnaryMultiCallable[_local_pb2.TakeOverRequest, _local_pb2.TakeOverResponse]  # type: ignore[assignment]
+    """The certificate that was asked for. On disk when this returns: this daemon is that node from now on, and
+    takes part in the swarm by itself. INVALID_ARGUMENT for a certificate of another key, role or root.
     """
     Attach: _aio.UnaryUnaryMultiCallable[_local_pb2.AttachRequest, _local_pb2.LeaveResponse]  # type: ignore[assignment]
     """A worker's answer to `swarmnet run --network`: refused in a swarm, with what to do instead."""
@@ -126,6 +142,26 @@ class LocalServicer(metaclass=_abc_1.ABCMeta):
         that of the backup but for its managers, which are removed, and its keys, which are new. FAILED_PRECONDITION in a
         swarm, or for a wrong key; INVALID_ARGUMENT for a file that is damaged or of another format. The swarm that the
         backup was made of must not run any more.
+        """
+
+    @_abc_1.abstractmethod
+    def PrepareTakeOver(
+        self,
+        request: _local_pb2.PrepareTakeOverRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_local_pb2.PrepareTakeOverResponse, _abc.Awaitable[_local_pb2.PrepareTakeOverResponse]]:
+        """Another daemon on this host is about to hand over its node's identity, because the node's role changed: makes
+        a key and a request to certify it. FAILED_PRECONDITION in a swarm.
+        """
+
+    @_abc_1.abstractmethod
+    def TakeOver(
+        self,
+        request: _local_pb2.TakeOverRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_local_pb2.TakeOverResponse, _abc.Awaitable[_local_pb2.TakeOverResponse]]:
+        """The certificate that was asked for. On disk when this returns: this daemon is that node from now on, and
+        takes part in the swarm by itself. INVALID_ARGUMENT for a certificate of another key, role or root.
         """
 
     @_abc_1.abstractmethod

@@ -72,8 +72,9 @@ class RaftServicer:
     """
 
     def Join(self, request, context):
-        """Asks the leader to add the caller, whose ports are open already. FAILED_PRECONDITION when the leader
-        cannot reach them, or another change is under way; NOT_LEADER on a follower. Again is the same.
+        """Asks the leader to add the caller, whose ports are open already. PERMISSION_DENIED for a node that the state
+        does not want as a manager; FAILED_PRECONDITION when the leader cannot reach them, or another change is under
+        way; NOT_LEADER on a follower. Again is the same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

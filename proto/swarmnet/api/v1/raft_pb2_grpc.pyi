@@ -45,8 +45,9 @@ class RaftStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RaftAsyncStub: ...
     Join: _grpc.UnaryUnaryMultiCallable[_raft_pb2.RaftJoinRequest, _raft_pb2.RaftJoinResponse]
-    """Asks the leader to add the caller, whose ports are open already. FAILED_PRECONDITION when the leader
-    cannot reach them, or another change is under way; NOT_LEADER on a follower. Again is the same.
+    """Asks the leader to add the caller, whose ports are open already. PERMISSION_DENIED for a node that the state
+    does not want as a manager; FAILED_PRECONDITION when the leader cannot reach them, or another change is under
+    way; NOT_LEADER on a follower. Again is the same.
     """
     Leave: _grpc.UnaryUnaryMultiCallable[_raft_pb2.RaftLeaveRequest, _raft_pb2.RaftLeaveResponse]
     """Asks the leader to remove the caller. A leader that asks this of itself hands over its leadership and
@@ -70,8 +71,9 @@ class RaftAsyncStub(RaftStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Join: _aio.UnaryUnaryMultiCallable[_raft_pb2.RaftJoinRequest, _raft_pb2.RaftJoinResponse]  # type: ignore[assignment]
-    """Asks the leader to add the caller, whose ports are open already. FAILED_PRECONDITION when the leader
-    cannot reach them, or another change is under way; NOT_LEADER on a follower. Again is the same.
+    """Asks the leader to add the caller, whose ports are open already. PERMISSION_DENIED for a node that the state
+    does not want as a manager; FAILED_PRECONDITION when the leader cannot reach them, or another change is under
+    way; NOT_LEADER on a follower. Again is the same.
     """
     Leave: _aio.UnaryUnaryMultiCallable[_raft_pb2.RaftLeaveRequest, _raft_pb2.RaftLeaveResponse]  # type: ignore[assignment]
     """Asks the leader to remove the caller. A leader that asks this of itself hands over its leadership and
@@ -98,8 +100,9 @@ class RaftServicer(metaclass=_abc_1.ABCMeta):
         request: _raft_pb2.RaftJoinRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_raft_pb2.RaftJoinResponse, _abc.Awaitable[_raft_pb2.RaftJoinResponse]]:
-        """Asks the leader to add the caller, whose ports are open already. FAILED_PRECONDITION when the leader
-        cannot reach them, or another change is under way; NOT_LEADER on a follower. Again is the same.
+        """Asks the leader to add the caller, whose ports are open already. PERMISSION_DENIED for a node that the state
+        does not want as a manager; FAILED_PRECONDITION when the leader cannot reach them, or another change is under
+        way; NOT_LEADER on a follower. Again is the same.
         """
 
     @_abc_1.abstractmethod

@@ -316,12 +316,18 @@ class NodeCapabilities(_message.Message):
     IMAGES_FIELD_NUMBER: _builtins.int
     KERNEL_FIELD_NUMBER: _builtins.int
     EXECUTORS_FIELD_NUMBER: _builtins.int
+    MANAGER_FIELD_NUMBER: _builtins.int
+    MANAGER_REASON_FIELD_NUMBER: _builtins.int
     esp: _builtins.bool
     """the kernel can do AES-GCM ESP, tried by really adding an SA"""
     esp_reason: _builtins.str
     """else: the kernel's words, and what to load"""
     kernel: _builtins.str
     """uname -r"""
+    manager: _builtins.bool
+    """a swarmnet-manager on its host is in no swarm: it can be promoted"""
+    manager_reason: _builtins.str
+    """else: why not"""
     @_builtins.property
     def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """names in the worker's image store; "host" is always there"""
@@ -338,10 +344,12 @@ class NodeCapabilities(_message.Message):
         images: _abc.Iterable[_builtins.str] | None = ...,
         kernel: _builtins.str = ...,
         executors: _abc.Iterable[_builtins.str] | None = ...,
+        manager: _builtins.bool = ...,
+        manager_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["esp", b"esp", "esp_reason", b"esp_reason", "executors", b"executors", "images", b"images", "kernel", b"kernel"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["esp", b"esp", "esp_reason", b"esp_reason", "executors", b"executors", "images", b"images", "kernel", b"kernel", "manager", b"manager", "manager_reason", b"manager_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -385,6 +393,8 @@ class Node(_message.Message):
     FENCED_FIELD_NUMBER: _builtins.int
     BOOTSTRAP_ADDRESS_FIELD_NUMBER: _builtins.int
     CERTIFICATE_GENERATION_FIELD_NUMBER: _builtins.int
+    DESIRED_ROLE_FIELD_NUMBER: _builtins.int
+    DEMOTED_FIELD_NUMBER: _builtins.int
     role: Global___Role.ValueType
     hostname: _builtins.str
     index: _builtins.int
@@ -403,6 +413,10 @@ class Node(_message.Message):
     """manager: host:port that serves the root certificate and CSRs"""
     certificate_generation: _builtins.int
     """serials below are refused once a node is removed or its role changed"""
+    desired_role: Global___Role.ValueType
+    """as the operator wants it; unset: the role it has"""
+    demoted: _builtins.bool
+    """no manager any more, and its worker has not registered yet"""
     @_builtins.property
     def meta(self) -> Global___Meta: ...
     @_builtins.property
@@ -426,10 +440,12 @@ class Node(_message.Message):
         fenced: _builtins.bool = ...,
         bootstrap_address: _builtins.str = ...,
         certificate_generation: _builtins.int = ...,
+        desired_role: Global___Role.ValueType = ...,
+        demoted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "availability", b"availability", "bootstrap_address", b"bootstrap_address", "capabilities", b"capabilities", "certificate_generation", b"certificate_generation", "data_path_address", b"data_path_address", "fenced", b"fenced", "hostname", b"hostname", "index", b"index", "labels", b"labels", "message", b"message", "meta", b"meta", "role", b"role", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "availability", b"availability", "bootstrap_address", b"bootstrap_address", "capabilities", b"capabilities", "certificate_generation", b"certificate_generation", "data_path_address", b"data_path_address", "demoted", b"demoted", "desired_role", b"desired_role", "fenced", b"fenced", "hostname", b"hostname", "index", b"index", "labels", b"labels", "message", b"message", "meta", b"meta", "role", b"role", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
