@@ -24,6 +24,7 @@ from swarmnet.worker.identity import Identity
 
 CLUSTER, WORKER = "c" * 25, "w" * 25
 TIMEOUT_S = 10.0
+_ROLES = {types.ROLE_MANAGER: CallerRole.MANAGER, types.ROLE_WORKER: CallerRole.WORKER}
 
 
 class Stream:
@@ -73,6 +74,9 @@ class StandIn(
         self.shown_root = self.root.root_pem
         self.streams: asyncio.Queue[Stream] = asyncio.Queue()
         self.tokens_seen: list[str] = []
+        self.renewals: list[ca_pb2.RenewCertificateRequest] = []
+        self.renewed = asyncio.Semaphore(0)
+        self.renewal_error: SwarmnetError | None = None
         self.address = self.bootstrap = ""
         self._servers: list[grpc.aio.Server] = []
         key = new_key()
@@ -95,6 +99,10 @@ class StandIn(
         """The next session that a worker opens."""
         async with asyncio.timeout(TIMEOUT_S):
             return await self.streams.get()
+
+    def certified(self, csr_pem: str, role: CallerRole = CallerRole.WORKER) -> str:
+        """A certificate for the worker's node id."""
+        return self._issue(csr_pem.encode(), WORKER, role).decode()
 
     async def kill(self) -> None:
         """As if its process died."""
@@ -129,8 +137,12 @@ class StandIn(
         finally:
             reader.cancel()
 
-    async def RenewCertificate(self, request: Any, context: Any) -> Any:
-        return self._answer(request.csr_pem)
+    async def RenewCertificate(self, request: ca_pb2.RenewCertificateRequest, context: Any) -> Any:
+        self.renewals.append(request)
+        self.renewed.release()
+        if self.renewal_error is not None:
+            await _refuse(context, self.renewal_error)
+        return self._answer(request.csr_pem, _ROLES.get(request.role, CallerRole.WORKER))
 
     async def GetRole(self, request: Any, context: Any) -> Any:
         raise NotImplementedError
@@ -147,11 +159,11 @@ class StandIn(
             await _refuse(context, BadToken("A valid join token is necessary to join this cluster"))
         return self._answer(request.csr_pem)
 
-    def _answer(self, csr_pem: str) -> ca_pb2.IssueCertificateResponse:
+    def _answer(self, csr_pem: str, role: CallerRole = CallerRole.WORKER) -> ca_pb2.IssueCertificateResponse:
         return ca_pb2.IssueCertificateResponse(
             node_id=WORKER,
             role=self.role,
-            certificate_pem=self._issue(csr_pem.encode(), WORKER, CallerRole.WORKER).decode(),
+            certificate_pem=self._issue(csr_pem.encode(), WORKER, role).decode(),
             root_certificate_pem=self.root.root_pem.decode(),
             manager_addresses=[self.address],
             cluster_id=CLUSTER,

@@ -11,7 +11,15 @@ from tests.unit.fake_swarm import Host, make_host
 
 from swarmnet.api.v1 import control_pb2 as control
 from swarmnet.api.v1 import types_pb2 as types
-from swarmnet.core.errors import AlreadyExists, InUse, NoLeader, NotFound, OutcomeUnknown, Unavailable
+from swarmnet.core.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InUse,
+    NoLeader,
+    NotFound,
+    OutcomeUnknown,
+    Unavailable,
+)
 
 NETWORK_ID, SERVICE_ID = "n" * 25, "s" * 25
 
@@ -107,6 +115,11 @@ def test_rm_goes_on_after_a_failure_and_tells_it(host: Host) -> None:
             ),
         ),
         ("node update w1", "UpdateNode", control.UpdateNodeRequest(ref="w1")),
+        (
+            "node update --role manager w1",
+            "UpdateNode",
+            control.UpdateNodeRequest(ref="w1", role=types.ROLE_MANAGER),
+        ),
     ],
 )
 def test_what_is_asked_for(host: Host, line: str, rpc: str, request_: object) -> None:
@@ -235,3 +248,57 @@ def test_a_defect_of_our_own_is_told_without_a_traceback(host: Host, monkeypatch
     result = host.swarmnet("network", "ls")
     assert (result.status, result.out) == (1, "")
     assert result.err.startswith("Error: unexpected ZeroDivisionError: division by zero\nThis is a defect")
+
+
+@pytest.mark.parametrize(
+    ("verb", "role", "said"),
+    [
+        ("promote", types.ROLE_MANAGER, "Node {} promoted to a manager in the swarm.\n"),
+        ("demote", types.ROLE_WORKER, "Manager {} demoted in the swarm.\n"),
+    ],
+)
+def test_a_change_of_roles_is_asked_for_by_id_and_told_in_dockers_words(
+    host: Host, verb: str, role: types.Role.ValueType, said: str
+) -> None:
+    fake = host.manager()
+    was = types.ROLE_WORKER if role == types.ROLE_MANAGER else types.ROLE_MANAGER
+    fake.answers["GetNode"] = [
+        control.NodeView(node=types.Node(meta=types.Meta(id=id_), role=was)) for id_ in ("a" * 25, "b" * 25)
+    ]
+    fake.answers["UpdateNode"] = [control.NodeView()]
+    assert host.swarmnet("node", verb, "x1", "x2").out == said.format("x1") + said.format("x2")
+    assert fake.requests["UpdateNode"] == [
+        control.UpdateNodeRequest(ref=id_, role=role) for id_ in ("a" * 25, "b" * 25)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("verb", "role", "wish", "word"),
+    [
+        ("promote", types.ROLE_MANAGER, types.ROLE_UNSPECIFIED, "manager"),
+        ("promote", types.ROLE_WORKER, types.ROLE_MANAGER, "manager"),
+        ("demote", types.ROLE_WORKER, types.ROLE_UNSPECIFIED, "worker"),
+        ("demote", types.ROLE_MANAGER, types.ROLE_WORKER, "worker"),
+    ],
+)
+def test_what_is_so_already_is_not_asked_for_again(
+    host: Host, verb: str, role: types.Role.ValueType, wish: types.Role.ValueType, word: str
+) -> None:
+    fake = host.manager()
+    each = types.Node(meta=types.Meta(id="w" * 25), role=role, desired_role=wish)
+    fake.answers["GetNode"] = [control.NodeView(node=each)]
+    result = host.swarmnet("node", verb, "w1")
+    assert (result.status, result.out) == (0, f"Node {'w' * 25} is already a {word}.\n")
+    assert fake.requests["UpdateNode"] == []
+
+
+def test_a_refused_change_of_roles_does_not_keep_the_others_from_theirs(host: Host) -> None:
+    fake = host.manager()
+    fake.answers["GetNode"] = [control.NodeView(node=types.Node(role=types.ROLE_MANAGER))]
+    refusal = FailedPrecondition(
+        "attempting to demote the last manager of the swarm", hint="Promote another."
+    )
+    fake.answers["UpdateNode"] = [control.NodeView(), refusal]
+    result = host.swarmnet("node", "demote", "m2", "m1")
+    assert (result.status, result.out) == (1, "Manager m2 demoted in the swarm.\n")
+    assert result.err == "Error: attempting to demote the last manager of the swarm\nPromote another.\n"

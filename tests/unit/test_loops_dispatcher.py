@@ -400,3 +400,45 @@ def test_a_new_leader_takes_nodes_for_unknown_and_gives_them_three_heartbeats() 
     local.settle(state, liveness.plan, now=103)
     states = {n.hostname: n.state for n in state.all(types.Node)}
     assert states == {"w1": types.NODE_STATE_DOWN, "w2": types.NODE_STATE_READY}
+
+
+async def test_a_node_is_told_to_become_a_manager_when_its_last_task_has_ended(bench: Bench) -> None:
+    worker = bench.worker(1)
+    await worker.until(lambda a: True)
+    await bench.put(assigned("t1", "node-w1"))
+    await worker.until(lambda a: bool(a.tasks))
+    await bench.edit(types.Node, "node-w1", lambda n: setattr(n, "desired_role", types.ROLE_MANAGER))
+    await bench.edit(types.Node, "node-w2", lambda n: setattr(n, "hostname", "other"))
+    assert not worker.latest.become_manager
+    worker.report("t1", types.TASK_STATE_SHUTDOWN)
+    await worker.until(lambda a: a.become_manager)
+    assert not any(each.become_manager for each in worker.received if each.tasks)
+
+
+async def test_a_node_that_has_become_a_manager_is_told_so_during_its_session_and_after(bench: Bench) -> None:
+    worker = bench.worker(1)
+    await worker.until(lambda a: True)
+    await bench.edit(types.Node, "node-w1", lambda n: setattr(n, "role", types.ROLE_MANAGER))
+    await worker.ended()
+    assert worker.removed == "this node is a manager now"
+    again = bench.worker(1)
+    await again.ended()
+    assert again.removed == "this node is a manager now"
+
+
+async def test_what_a_node_can_do_may_change_during_its_session(bench: Bench) -> None:
+    worker = bench.worker(1)
+    await worker.until(lambda a: True)
+    fresh = types.NodeCapabilities(esp=True, images=["host"], manager=True)
+    worker.say(capabilities=fresh)
+    await bench.until(lambda: bench.node(1).capabilities == fresh)
+    worker.say(capabilities=types.NodeCapabilities(images=["x" * 65536]))
+    with pytest.raises(InvalidArgument, match="above the limit"):
+        await worker.ended()
+
+
+async def test_a_demoted_manager_is_done_with_it_when_its_worker_registers(bench: Bench) -> None:
+    await bench.edit(types.Node, "node-w1", lambda n: setattr(n, "demoted", True))
+    await bench.edit(types.Node, "node-w1", lambda n: setattr(n, "state", types.NODE_STATE_DOWN))
+    await bench.worker(1).until(lambda a: True)
+    assert (bench.node(1).demoted, bench.node(1).state) == (False, types.NODE_STATE_READY)

@@ -255,3 +255,22 @@ def test_keys_of_networks_that_are_gone_are_forgotten() -> None:
     local.settle(state, *ALL)
     assert [s.meta.id for s in state.all(types.KeyScope)] == ["gossip"]
     assert [s.meta.id for s in state.all(store.ScopeSecrets)] == ["gossip"]
+
+
+def test_a_worker_that_is_to_be_a_manager_gives_up_its_tasks() -> None:
+    everywhere = local.service("agent", mode=types.SERVICE_MODE_GLOBAL)
+    state = swarm(local.service("web", 3), everywhere)
+    local.edit(state, types.Node, "node-w1", lambda n: setattr(n, "desired_role", types.ROLE_MANAGER))
+    local.settle(state, *ALL)
+    for task in local.tasks(state):
+        wanted = task.desired_state == types.TASK_STATE_RUNNING
+        assert wanted is (task.node_id != "node-w1"), task
+    assert sorted(by_slot(state)) == [0, 1, 2, 3]
+
+
+def test_a_manager_has_no_tasks_whatever_it_had_as_a_worker() -> None:
+    state = swarm(local.service("web", 3))
+    local.edit(state, types.Node, "node-w1", lambda n: setattr(n, "role", types.ROLE_MANAGER))
+    local.settle(state, *ALL)
+    assert {task.node_id for task in local.tasks(state)} == {"node-w2", "node-w3"}
+    assert sorted(by_slot(state)) == [1, 2, 3]

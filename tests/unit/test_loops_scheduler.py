@@ -101,6 +101,12 @@ def test_many_nodes_are_counted_and_a_few_named() -> None:
     assert only_message(state) == "no suitable node (5 nodes paused or drained: w1, w2, w3, ...)"
 
 
+def test_a_node_that_is_to_be_a_manager_gets_no_task() -> None:
+    becoming = local.node("w1", 1, desired_role=types.ROLE_MANAGER)
+    state = swarm(becoming, local.service("web"))
+    assert only_message(state) == "no suitable node (1 node becoming a manager: w1)"
+
+
 def test_a_node_that_changes_meanwhile_gets_no_task_by_an_old_decision() -> None:
     state = State()
     local.fill(state, local.node("w1", 1), local.service("web"))

@@ -27,6 +27,8 @@ log = structlog.get_logger()
 T = TypeVar("T")
 _LOOK_S: Final = 0.5
 _RETRY_S: Final = 1.0
+_REMOVED_S: Final = 10.0
+"""How often a manager asks that others know nothing of."""
 _CALL_S: Final = 5.0
 _LOCAL_S: Final = 30.0
 _NO_WORKER: Final = (
@@ -39,16 +41,19 @@ async def demoted(active: ActiveManager, worker: Path) -> tuple[str, ...]:
     """Wait until the leader says that this node is a worker; returns where the managers are.
 
     `worker` is the socket of the worker on this host."""
+    pause_s = _LOOK_S
     while True:
-        await asyncio.sleep(_LOOK_S)
-        others = [each.address for id_, each in active.peers.members().items() if id_ != active.node_id]
+        await asyncio.sleep(pause_s)
+        pause_s = _LOOK_S
         if not _has_doubts(active):
             continue
+        others = [each.address for id_, each in active.peers.members().items() if id_ != active.node_id]
         try:
             answer = await _role(active.credentials, others)
         except Unauthenticated:  # removed, or a worker that has registered already
             if await _is_taken_over(worker, active.node_id):
                 return tuple(others)
+            pause_s = _REMOVED_S
         except SwarmnetError as error:
             log.debug("own role not known", error=error.message)
         else:

@@ -77,6 +77,7 @@ def _take_over(transaction: Transaction, me: types.Node) -> None:
     if known is None:
         changed.index = next_node_index(transaction)
     changed.address, changed.bootstrap_address = me.address, me.bootstrap_address
+    changed.role, changed.desired_role = me.role, types.ROLE_UNSPECIFIED  # whatever was on its way
     transaction.put(changed)
 
 
