@@ -192,6 +192,8 @@ async def test_a_wish_that_was_taken_back_is_not_carried_out(host: Host, manager
         manager.renewal_error = None
         daemon.state = "inactive"
         assert (await next_capabilities(stream)).manager
+        daemon.state = "active"  # seen at the next look, which comes after whatever the last one led to
+        assert not (await next_capabilities(stream)).manager
         assert daemon.taken.empty()
 
 
