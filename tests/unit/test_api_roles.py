@@ -359,7 +359,8 @@ async def test_raft_takes_in_whom_the_state_wants(what: str) -> None:
     service = RaftService(may_join)
     service.part = part  # type: ignore[assignment]
     set_caller(Caller("node-x", CallerRole.MANAGER))
-    request = raft_pb2.RaftJoinRequest(member=raft_pb2.RaftMember(node_id="node-x", address="192.0.2.9:2377"))
+    member = raft_pb2.RaftMember(node_id="node-x", address="192.0.2.9:2377", raft_address="192.0.2.9:2374")
+    request = raft_pb2.RaftJoinRequest(member=member)
     if what in {"manager", "becoming a manager"}:
         await service.Join(request, CONTEXT)
         assert part.admitted == ["node-x"]

@@ -32,7 +32,7 @@ class Members:
     failures: list[SwarmnetError] = field(default_factory=list)
 
     def members(self) -> dict[str, Member]:
-        return {each: Member(each, f"192.0.2.9:{each[-1]}") for each in self.ids}
+        return {each: Member(each, f"192.0.2.9:{each[-1]}", "") for each in self.ids}
 
     def reachable(self, node_id: str) -> bool:
         return node_id not in self.down
