@@ -358,9 +358,9 @@ class Engine:
         self._result(partial(outcome, error))
 
     def _sync(self) -> None:
-        if self._journal.dirty:
-            began = self._clock()
-            self._journal.sync()
+        began = self._clock() if self._journal.dirty else None
+        self._journal.sync()
+        if began is not None:
             self.measures.syncs.observe(self._clock() - began)
 
     def _hand_over(self) -> None:
