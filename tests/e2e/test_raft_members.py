@@ -259,6 +259,8 @@ async def test_a_manager_that_was_away_follows_a_leader_that_joined_meanwhile(tm
         await away.stop()
         joined = made.new()
         await joined.join(first)
+        there = [each for each in made.managers if each is not away]
+        await until(lambda: all(joined.node.reachable(each.node_id) for each in there))
         await eventually(lambda: first.node.transfer(joined.node_id), FailedPrecondition)
         await until(lambda: joined.node.is_leader)
         await joined.node.propose(b"word")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Final, Protocol
 
 import structlog
@@ -46,6 +47,7 @@ class Link:
         self._answered: asyncio.Future[None] | None = None
         self._ended: asyncio.Future[str] | None = None
         self._refused = self._told = False
+        self._seen = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"raft-link-{member.node_id}")
 
     @staticmethod
@@ -61,6 +63,10 @@ class Link:
             self._connection.write(batch)
         if self._connection.unsent_bytes > _UNSENT_BYTES:
             self._connection.abort("it takes nothing")
+
+    def hurry(self) -> None:
+        """That manager has just connected to this one: it is there, and knows it."""
+        self._seen.set()
 
     def close(self) -> None:
         self._task.cancel()
@@ -108,8 +114,14 @@ class Link:
                 pause_s = _RETRY_S[0]
             else:
                 self._log_failure(why)
-            await asyncio.sleep(pause_s)
+            await self._pause(pause_s)
             pause_s = min(pause_s * 2, _RETRY_S[1])
+
+    async def _pause(self, pause_s: float) -> None:
+        self._seen.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._seen.wait()
 
     async def _once(self) -> str:
         """Connect, and wait until it breaks; says why it did."""

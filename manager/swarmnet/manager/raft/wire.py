@@ -200,6 +200,8 @@ class Wire:
             older.abort("a newer connection took its place")
         self._sessions[node_id] = connection
         connection.write(raft.RaftWelcome())
+        if (link := self._links.get(node_id)) is not None:
+            link.hurry()
         member = member_of(hello.member)
         if member.node_id == node_id and member != self._managers[node_id]:
             self._events.announced(member)
