@@ -225,6 +225,7 @@ KINDS: Final[Mapping[Make, int]] = {
     shatter: 2,
     reset: 4,
     slow_disk: 4,
+    full_disk: 4,
     clock: 4,
     delay: 4,
     loss: 4,
