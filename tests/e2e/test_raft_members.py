@@ -180,7 +180,7 @@ async def test_strangers_and_workers_are_refused(tmp_path: Path) -> None:
         worker = Manager(name_of(9), certificate(made.root, name_of(9), CallerRole.WORKER), tmp_path)
         assert await told(stranger, leader) == raft_pb2.RaftWelcome(refused=True)
         assert await told(worker, leader) is None
-        assert leader.refused == {"PERMISSION_DENIED": 2}
+        assert leader.refused["PERMISSION_DENIED"] == 2
         async with stranger.channel(leader.member) as channel:
             for_another = raft_pb2.RaftJoinRequest(
                 member=message_of(Member(name_of(7), "127.0.0.1:1", "127.0.0.1:2"))
@@ -194,7 +194,7 @@ async def test_a_member_that_talks_nonsense_is_cut_off(tmp_path: Path) -> None:
         leader = await made.leader()
         other = next(each for each in made.managers if each is not leader)
         assert await told(other, leader, raft_pb2.RaftMessage(term=9)) == raft_pb2.RaftWelcome()
-        assert leader.refused == {"INVALID_ARGUMENT": 1}
+        assert leader.refused["INVALID_ARGUMENT"] == 1
         await made.put(b"after")
 
 

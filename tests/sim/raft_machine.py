@@ -139,7 +139,7 @@ class _SteppedEngine(Engine):
 
 
 class Process:
-    """A manager from its start to its end: engine.Outlet and raft_net.Host."""
+    """A manager from its start to its end: outlet.Outlet and raft_net.Host."""
 
     def __init__(self, machine: Machine, stored: Storage) -> None:
         self.machine = machine

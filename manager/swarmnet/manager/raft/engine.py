@@ -10,13 +10,12 @@ before its own disk has them. Without other members there is no reply to wait fo
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -24,14 +23,16 @@ from swarmnet.api.v1 import raft_pb2 as raft
 from swarmnet.core.errors import FailedPrecondition, NotLeader, ResourceExhausted, SwarmnetError
 from swarmnet.manager.raft import codec
 from swarmnet.manager.raft.acquaintances import Acquaintances
-from swarmnet.manager.raft.compaction import Compaction, Encode, in_a_thread
+from swarmnet.manager.raft.compaction import Compaction, in_a_thread
 from swarmnet.manager.raft.election import Election, LogEnd, Uniform
-from swarmnet.manager.raft.entries import Change, Entry, change_of
+from swarmnet.manager.raft.entries import Change, change_of
 from swarmnet.manager.raft.guard import Guard, Message, acknowledgement, is_promise
 from swarmnet.manager.raft.handover import Handover
 from swarmnet.manager.raft.library import Consensus, Tuning
 from swarmnet.manager.raft.measures import Measures
 from swarmnet.manager.raft.member import Member
+from swarmnet.manager.raft.news import News
+from swarmnet.manager.raft.outlet import Outlet, Results
 from swarmnet.manager.raft.reads import Reader, Reads
 from swarmnet.manager.raft.room import Room
 from swarmnet.manager.raft.standing import Standing, standing_of
@@ -42,34 +43,12 @@ log = structlog.get_logger()
 
 _TICK_S: Final = 0.05
 _PROBE_AGAIN_S: Final = 0.05
-_TELL_COMMIT_S: Final = 0.005
 _LOG_BYTES: Final = 32 * 1024 * 1024
 """The log is cut at this size, whatever the number of its entries."""
 _CHANGE_BYTES: Final = 1024
 """More than any membership change takes."""
 
 Outcome = Callable[[SwarmnetError | None], None]
-
-
-class Outlet(Protocol):
-    """The other side. But for `transmit`, all is called on the event loop, in the order it happened."""
-
-    def transmit(self, messages: list[tuple[str, raft.RaftMessage]]) -> None:
-        """On the engine's thread: send these, in order, now."""
-
-    def apply(self, index: int, command: bytes) -> None: ...
-    def restore(self, state: bytes) -> None: ...
-    def freeze(self, done: Callable[[Encode], None]) -> None: ...
-    def elected(self, leads: bool) -> None:
-        """True once this manager leads and has applied all that was committed before; False after."""
-
-    def view(
-        self, leader_id: str | None, members: Mapping[str, Member], acquaintances: Mapping[str, Member]
-    ) -> None:
-        """Who leads; who the members are; who else is to be spoken with (acquaintances.py)."""
-
-    def failed_with(self, error: Exception) -> None:
-        """The engine stopped: nothing more will come, nothing more may be promised."""
 
 
 def _nobody() -> None:
@@ -100,12 +79,11 @@ class Engine:
         self._nudge: Callable[[], None] = _nobody
         self._stopping = False
         self._rest: Callable[[], None] = _nobody
-        self._broken = False
         self._damage: Exception | None = None
         self._outbox: list[tuple[str, raft.RaftMessage, bool]] = []
-        self._results: list[Callable[[], None]] = []
-        self._sent = (0, 0)
-        self._tell_commit_at = math.inf
+        self._results = Results(self._to_loop, self._not_taken)
+        self._result = self._results.add
+        self._news = News()
         self._elected_term: int | None = None
         self._viewed: tuple[str | None, Mapping[str, Member], Mapping[str, Member]] = (None, {}, {})
         self._acquaintances = Acquaintances()
@@ -277,7 +255,7 @@ class Engine:
         self._to_loop(partial(self._outlet.failed_with, error))
 
     def _pause_s(self) -> float:
-        due_at = self._tell_commit_at if self._raft.leads else self._election.stand_at
+        due_at = self._news.due_at if self._raft.leads else self._election.stand_at
         return min(_TICK_S, max(0.0, due_at - self._clock()))
 
     def _step(self) -> None:
@@ -286,10 +264,10 @@ class Engine:
         self._stand_for_election()
         self._tick()
         self._handed_over = False
-        if self._raft.leads and self._has_news():
+        if self._raft.leads and self._news.is_due(self._journal, self._raft, self._clock()):
             self._raft.append_soon()
             self._tick()
-            self._sent = (self._journal.last.index, self._raft.commit_index)
+            self._news.told(self._journal, self._raft)
         if self._damage is not None:
             raise self._damage
         if self._journal.size_bytes > _LOG_BYTES:
@@ -300,20 +278,6 @@ class Engine:
         self._report()
         self._sync()
         self._journal.release()
-
-    def _has_news(self) -> bool:
-        """Whether followers are to hear of something now: a new entry, or for a while what is committed.
-
-        Under load the next entry tells them that, at no cost.
-        """
-        last, committed = self._sent
-        if self._journal.last.index != last:
-            return True
-        if self._raft.commit_index == committed:
-            self._tell_commit_at = math.inf
-        elif self._tell_commit_at == math.inf:
-            self._tell_commit_at = self._clock() + _TELL_COMMIT_S
-        return self._clock() >= self._tell_commit_at
 
     def _tick(self) -> None:
         if not self._raft.peers:
@@ -417,9 +381,7 @@ class Engine:
 
     def _change_refusal(self) -> SwarmnetError | None:
         """Raft allows one change at a time; the library does not look."""
-        started = self._journal.first.index
-        pending: list[Entry] = self._journal.entries[max(0, self._raft.commit_index + 1 - started) :]
-        if any(change_of(entry) is not None for entry in pending):
+        if any(change_of(entry) for entry in self._journal.after(self._raft.commit_index)):
             return FailedPrecondition("another manager is just joining or leaving", hint="Try again shortly.")
         return None
 
@@ -447,16 +409,12 @@ class Engine:
         ready: list[tuple[str, raft.RaftMessage]] = []
         for node_id, message, promise in self._outbox:
             if promise and self._journal.dirty:
-                self._post_messages(ready)
+                self._outlet.transmit(ready)
                 ready = []
                 self._sync()
             ready.append((node_id, message))
         self._outbox.clear()
-        self._post_messages(ready)
-
-    def _post_messages(self, messages: list[tuple[str, raft.RaftMessage]]) -> None:
-        if messages:
-            self._outlet.transmit(messages)
+        self._outlet.transmit(ready)
 
     def _report(self) -> None:
         """Tell the loop what happened in this step, in the order in which it did."""
@@ -473,9 +431,7 @@ class Engine:
             self.measures.leader_changes += view[0] not in {None, self._viewed[0]}
             self._viewed = view
             self._result(partial(self._outlet.view, *view))
-        if self._results:
-            results, self._results = self._results, []
-            self._to_loop(partial(self._deliver, results))
+        self._results.flush()
 
     def _members(self) -> dict[str, Member]:
         return {self._me.node_id: self._me, **self._raft.peers}
@@ -484,21 +440,11 @@ class Engine:
         committed = self._raft.commit_index
         return self._journal.term_at(committed) == self._raft.term and self._raft.applied_index >= committed
 
-    def _result(self, act: Callable[[], None]) -> None:
-        self._results.append(act)
-
     def _to_loop(self, act: Callable[[], None]) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(act)
 
-    def _deliver(self, results: list[Callable[[], None]]) -> None:
-        """On the loop. Once one cannot be taken there, none after it may be: the order is the meaning."""
-        if self._broken:
-            return
-        try:
-            for act in results:
-                act()
-        except Exception as error:
-            log.exception("what Raft agreed on could not be taken over")
-            self._broken = self._stopping = True
-            self._outlet.failed_with(error)
+    def _not_taken(self, error: Exception) -> None:
+        """On the loop: the state machine failed."""
+        self._stopping = True
+        self._outlet.failed_with(error)

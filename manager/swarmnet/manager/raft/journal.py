@@ -104,6 +104,10 @@ class Journal:
         place = index - self.first.index if self.entries else -1
         return self.entries[place].term if 0 <= place < len(self.entries) else None
 
+    def after(self, index: int) -> list[Entry]:
+        """The entries behind `index`."""
+        return self.entries[max(0, index + 1 - self.first.index) :]
+
     def members(self, index: int | None = None) -> dict[str, Member]:
         """Who the members are by the log up to `index`, or by all of it."""
         found = dict(self.base)

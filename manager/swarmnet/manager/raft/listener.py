@@ -38,6 +38,7 @@ class Listener:
         self._context = context
         self._refused = refused
         self._handshakes: set[asyncio.Task[None]] = set()
+        self._unheard: set[socket.socket] = set()  # accepted, and nobody has looked at it yet
         self._accepting = asyncio.get_running_loop().create_task(self._accept(), name="raft-listener")
 
     async def close(self) -> None:
@@ -45,7 +46,8 @@ class Listener:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._socket.close()
+        for each in (self._socket, *self._unheard):
+            each.close()
 
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
@@ -60,11 +62,13 @@ class Listener:
                 self._refused["RESOURCE_EXHAUSTED"] += 1
                 accepted.close()
                 continue
+            self._unheard.add(accepted)
             task = loop.create_task(self._shake_hands(accepted))
             self._handshakes.add(task)
             task.add_done_callback(self._handshakes.discard)
 
     async def _shake_hands(self, accepted: socket.socket) -> None:
+        self._unheard.discard(accepted)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: Connection(self._handler),

@@ -313,7 +313,7 @@ class RaftNode:
     async def _finish(self) -> None:
         self._engine.finish()
 
-    # The engine's outlet (engine.Outlet)
+    # The engine's outlet (outlet.Outlet)
 
     def transmit(self, messages: list[tuple[str, raft.RaftMessage]]) -> None:
         """On Raft's thread."""
