@@ -28,7 +28,7 @@ from swarmnet.manager.raft.election import Election, LogEnd, Uniform
 from swarmnet.manager.raft.entries import Change, change_of
 from swarmnet.manager.raft.guard import Guard, Message, acknowledgement, is_promise
 from swarmnet.manager.raft.handover import Handover
-from swarmnet.manager.raft.library import Consensus, Tuning
+from swarmnet.manager.raft.library import Callback, Consensus, Tuning
 from swarmnet.manager.raft.measures import Measures
 from swarmnet.manager.raft.member import Member
 from swarmnet.manager.raft.news import News
@@ -47,8 +47,6 @@ _LOG_BYTES: Final = 32 * 1024 * 1024
 """The log is cut at this size, whatever the number of its entries."""
 _CHANGE_BYTES: Final = 1024
 """More than any membership change takes."""
-
-Outcome = Callable[[SwarmnetError | None], None]
 
 
 def _nobody() -> None:
@@ -184,7 +182,7 @@ class Engine:
             rivals = self._raft.peers.keys() - {node_id}
             self._election.lost(self._clock(), sum(each < self._me.node_id for each in rivals))
 
-    def propose(self, command: bytes, outcome: Outcome) -> None:
+    def propose(self, command: bytes, outcome: Callback) -> None:
         """Append a command. `outcome` is told on the loop, right after the command was applied there."""
         if (refusal := self._refusal() or self._room_refusal(len(command))) is not None:
             self.measures.failed += 1
@@ -192,7 +190,7 @@ class Engine:
         else:
             self._raft.submit(command, partial(self._decided, outcome, self._clock()))
 
-    def change(self, change: Change, appended: Outcome, committed: Outcome) -> None:
+    def change(self, change: Change, appended: Callback, committed: Callback) -> None:
         """Append a membership change: it counts from then on, and is final when it is committed."""
         refusal = self._refusal() or self._change_refusal() or self._room_refusal(_CHANGE_BYTES)
         if refusal is None:
@@ -227,7 +225,7 @@ class Engine:
         elif message["type"] == "response_vote":
             self._election.rest(self._clock())
         elif message["type"] == "next_node_idx":
-            message = {**message, "full": self._is_full()}
+            message = {**message, "full": self._journal.full or self._snapshots.lacks_room()}
         encoded = codec.encode(self._guard.outgoing(message), self._raft.term)
         self._outbox.append((node_id, encoded, is_promise(message)))
         return True
@@ -314,7 +312,7 @@ class Engine:
         """Whether nobody gets this manager's vote now: it leads, or hears who does."""
         return self._raft.leads or self._election.has_leader(self._clock())
 
-    def _decided(self, outcome: Outcome, proposed_at: float, error: SwarmnetError | None) -> None:
+    def _decided(self, outcome: Callback, proposed_at: float, error: SwarmnetError | None) -> None:
         if error is None:
             self.measures.commits.observe(self._clock() - proposed_at)
         else:
@@ -362,9 +360,6 @@ class Engine:
             return NotLeader("this manager is handing over its lead", hint="Ask again in a moment.")
         return None
 
-    def _is_full(self) -> bool:
-        return self._journal.full or self._snapshots.lacks_room()
-
     def _room_refusal(self, size_bytes: int) -> SwarmnetError | None:
         """No room to store that many bytes: whoever has some is to lead."""
         try:
@@ -409,12 +404,16 @@ class Engine:
         ready: list[tuple[str, raft.RaftMessage]] = []
         for node_id, message, promise in self._outbox:
             if promise and self._journal.dirty:
-                self._outlet.transmit(ready)
+                self._send_off(ready)
                 ready = []
                 self._sync()
             ready.append((node_id, message))
         self._outbox.clear()
-        self._outlet.transmit(ready)
+        self._send_off(ready)
+
+    def _send_off(self, messages: list[tuple[str, raft.RaftMessage]]) -> None:
+        if messages:
+            self._outlet.transmit(messages)
 
     def _report(self) -> None:
         """Tell the loop what happened in this step, in the order in which it did."""

@@ -39,38 +39,47 @@ class Listener:
         self._refused = refused
         self._handshakes: set[asyncio.Task[None]] = set()
         self._unheard: set[socket.socket] = set()  # accepted, and nobody has looked at it yet
-        self._accepting = asyncio.get_running_loop().create_task(self._accept(), name="raft-listener")
+        self._closed = False
+        self._loop = asyncio.get_running_loop()
+        self._listen()
 
     async def close(self) -> None:
-        tasks = {self._accepting, *self._handshakes}
-        for task in tasks:
+        self._loop.remove_reader(self._socket)
+        self._closed = True
+        for task in self._handshakes:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._handshakes, return_exceptions=True)
         for each in (self._socket, *self._unheard):
             each.close()
 
-    async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                accepted, _ = await loop.sock_accept(self._socket)
-            except OSError as error:
-                log.warning("a connection could not be taken in", error=str(error))
-                await asyncio.sleep(_PAUSE_S)
-                continue
-            if len(self._handshakes) >= _HANDSHAKES:
-                self._refused["RESOURCE_EXHAUSTED"] += 1
-                accepted.close()
-                continue
-            self._unheard.add(accepted)
-            task = loop.create_task(self._shake_hands(accepted))
-            self._handshakes.add(task)
-            task.add_done_callback(self._handshakes.discard)
+    def _listen(self) -> None:
+        if not self._closed:
+            self._loop.add_reader(self._socket, self._accept)
+
+    def _accept(self) -> None:
+        try:
+            accepted, _ = self._socket.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            log.warning("a connection could not be taken in", error=str(error))
+            self._loop.remove_reader(self._socket)
+            self._loop.call_later(_PAUSE_S, self._listen)
+            return
+        if len(self._handshakes) >= _HANDSHAKES:
+            self._refused["RESOURCE_EXHAUSTED"] += 1
+            accepted.close()
+            return
+        accepted.setblocking(False)
+        self._unheard.add(accepted)
+        task = self._loop.create_task(self._shake_hands(accepted))
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
 
     async def _shake_hands(self, accepted: socket.socket) -> None:
         self._unheard.discard(accepted)
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(
+            await self._loop.connect_accepted_socket(
                 lambda: Connection(self._handler),
                 accepted,
                 ssl=self._context(),
