@@ -135,6 +135,7 @@ class Compaction:
             return False
         self._journal.install(snapshot)
         self._to_install = snapshot
+        log.info("snapshot received", index=snapshot.last.index, bytes=len(snapshot.state))
         return True
 
     def lacks_room(self) -> bool:
@@ -180,5 +181,5 @@ class Compaction:
             path, free = self._file.__fspath__(), self._file.free_bytes()
             log.error("no room for a snapshot", path=path, bytes=self._lacks_bytes, free=free)  # noqa: TRY400
             return False
-        log.info("snapshot stored", index=snapshot.last.index, bytes=len(snapshot.state))
+        log.debug("snapshot stored", index=snapshot.last.index, bytes=len(snapshot.state))
         return True
