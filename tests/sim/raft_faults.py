@@ -204,7 +204,7 @@ class Faults:
         def counted(error: SwarmnetError | None) -> None:
             if error is None and not self._over:
                 self._world.note(name, f"is added by {leader.name}")
-                self._machines[name].found(leader.members)
+                self._machines[name].found(leader.members, leader.admission_of(name))
 
         change = Change(remove=False, member=Member(name, name, name))
         leader.engine.post(partial(leader.engine.change, change, counted, lambda _error: None))
@@ -220,10 +220,12 @@ class Faults:
 
     def _start_missing(self) -> None:
         """A member that never heard that it is one asks again."""
+        if (leader := self._leader()) is None:
+            return
         for name in self.members():
             machine = self._machines[name]
             if machine.process is None and not machine.restart_due:
-                machine.found(self.members())
+                machine.found(self.members(), leader.admission_of(name))
 
     def _keep_started(self) -> None:
         self._start_missing()

@@ -19,6 +19,7 @@ from swarmnet.core.errors import OutcomeUnknown, SwarmnetError
 from swarmnet.core.secret import SecretBytes
 from swarmnet.manager.raft import codec, storage
 from swarmnet.manager.raft.compaction import Encode
+from swarmnet.manager.raft.election import LogEnd
 from swarmnet.manager.raft.engine import Engine
 from swarmnet.manager.raft.entries import Entry
 from swarmnet.manager.raft.journal import Journal
@@ -50,15 +51,17 @@ class Machine:
         self.process: Process | None = None
         self.restart_due = False
         self._founders: list[Member] = []
+        self._joined_at: LogEnd | None = None
 
     @property
     def is_wanted(self) -> bool:
         """Whether it is to run: it was made a member, and not cleared since."""
         return self._founders != []
 
-    def found(self, founders: Iterable[str]) -> None:
+    def found(self, founders: Iterable[str], joined_at: LogEnd | None = None) -> None:
         """Start it; should there be nothing on its disk, as one of these."""
         self._founders = [Member(each, each, each) for each in founders]
+        self._joined_at = joined_at
         self.start()
 
     def start(self) -> None:
@@ -110,7 +113,9 @@ class Machine:
     def _open(self) -> Storage:
         took_part = self.oracle.durable.get(self.name) or Segments.exist(self.disk, _FOLDER / "journal")
         if not took_part:
-            return storage.create(_FOLDER, _KEK, self._founders, self.disk, _LAYOUT)
+            return storage.create(
+                _FOLDER, _KEK, self._founders, self.disk, _LAYOUT, joined_at=self._joined_at
+            )
         return storage.open_existing(_FOLDER, _KEK, self.disk, _LAYOUT)
 
 
@@ -158,6 +163,7 @@ class Process:
         self._step_at: float | None = None
         self._on_loop: deque[Callable[[], None]] = deque()
         self._journal = stored.journal
+        self.admission_of = stored.journal.admission_of
         _watch(stored.journal, machine)
         self.engine = _SteppedEngine(self, stored)
         self.raft = self.engine._raft

@@ -89,7 +89,7 @@ PROTECTIONS: list[tuple[Patch, range]] = [
     (read_without_asking, range(100, 140)),
     (begin_two_changes, range(400, 430)),
     (make_changes_again, range(100, 200)),
-    (follow_members_only, range(40, 80)),
+    (follow_members_only, range(200, 240)),
 ]
 
 

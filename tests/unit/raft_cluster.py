@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,7 +23,8 @@ from swarmnet.manager.ca.credentials import Credentials
 from swarmnet.manager.guard import Guard
 from swarmnet.manager.identity import CallerRole
 from swarmnet.manager.peer_tls import PeerSecurity
-from swarmnet.manager.raft.member import Member, from_proto, to_proto
+from swarmnet.manager.raft.election import LogEnd
+from swarmnet.manager.raft.member import Joined, Member, from_proto, to_proto
 from swarmnet.manager.raft.node import RaftNode, RaftService, Tuning, Wire
 from swarmnet.manager.tls import SERVER_OPTIONS, node_channel, nodes_server
 
@@ -112,7 +113,7 @@ class Manager:
         self.wire = Wire(self.member, PeerSecurity(lambda: self.credentials), self.refused)
         await self.wire.open(self.member.raft_address)
 
-    async def start(self, *, bootstrap: bool = False, join: Sequence[Member] = ()) -> None:
+    async def start(self, *, bootstrap: bool = False, join: Joined | None = None) -> None:
         if self.server is None:
             await self.serve()
         assert self.wire is not None
@@ -147,7 +148,8 @@ class Manager:
         async with self.channel(other.member) as channel:
             request = raft_pb2.RaftJoinRequest(member=to_proto([self.member])[0])
             answer = await raft_pb2_grpc.RaftStub(channel).Join(request)
-        await self.start(join=list(from_proto(answer.members).values()))
+        members = tuple(from_proto(answer.members).values())
+        await self.start(join=Joined(members, LogEnd(answer.at.term, answer.at.index)))
 
 
 @dataclass

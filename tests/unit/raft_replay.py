@@ -14,6 +14,7 @@ from swarmnet.core.secret import SecretBytes
 from swarmnet.manager.raft import codec, storage
 from swarmnet.manager.raft.compaction import Encode
 from swarmnet.manager.raft.disk import REAL_DISK, Disk
+from swarmnet.manager.raft.election import LogEnd
 from swarmnet.manager.raft.engine import Engine
 from swarmnet.manager.raft.journal import LAYOUT
 from swarmnet.manager.raft.library import Tuning
@@ -65,7 +66,8 @@ class Replica:
         if disk.is_folder(folder / node_id):
             self.stored = storage.open_existing(folder / node_id, KEK, disk, layout)
         else:
-            self.stored = storage.create(folder / node_id, KEK, members, disk, layout)
+            at = net.joined_at.get(node_id)
+            self.stored = storage.create(folder / node_id, KEK, members, disk, layout, joined_at=at)
         self.applied: list[bytes] = []
         self.acknowledged: list[bytes] = []
         self.refused: list[SwarmnetError] = []
@@ -227,6 +229,7 @@ class Net(Played[Replica]):
         disks: Mapping[str, Disk] | None = None,
         layout: Layout = LAYOUT,
     ) -> None:
+        self.joined_at: dict[str, LogEnd] = {}
         self._folder = folder
         self._disks = disks or {}
         self._layout = layout

@@ -29,6 +29,8 @@ from swarmnet.manager.ca.authority import Subject, new_key, signing_request
 from swarmnet.manager.ca.credentials import subject_of
 from swarmnet.manager.identity import Caller, CallerRole, set_caller
 from swarmnet.manager.promotion import Offer
+from swarmnet.manager.raft.election import LogEnd
+from swarmnet.manager.raft.member import Joined, Member
 from swarmnet.manager.raft.service import RaftService
 from swarmnet.manager.recognition import check_may_join, check_recognized
 from swarmnet.manager.role_change import RoleChange, RoleChangeFile
@@ -378,8 +380,9 @@ class Part:
         self.admitted: list[str] = []
         self.members: dict[str, Any] = {}
 
-    async def admit(self, member: Any) -> None:
+    async def admit(self, member: Member) -> Joined:
         self.admitted.append(member.node_id)
+        return Joined((member,), LogEnd(1, 2))
 
 
 # Taking over, on the manager's host

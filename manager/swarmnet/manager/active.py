@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 import grpc.aio
@@ -26,7 +26,7 @@ from swarmnet.manager.leadership import Leadership
 from swarmnet.manager.metrics import RaftReading, Reading
 from swarmnet.manager.peer_tls import PeerSecurity
 from swarmnet.manager.peers import Peers
-from swarmnet.manager.raft.member import Member
+from swarmnet.manager.raft.member import Joined, Member
 from swarmnet.manager.raft.node import RaftNode
 from swarmnet.manager.raft.service import RaftService
 from swarmnet.manager.raft.wire import Wire
@@ -48,7 +48,7 @@ from swarmnet.manager.store import Store
 from swarmnet.manager.tls import node_channel
 
 log = structlog.get_logger()
-Join: TypeAlias = Callable[[], Awaitable[Sequence[Member]]]
+Join: TypeAlias = Callable[[], Awaitable[Joined]]
 """Asks the leader to add this manager; returns the members."""
 
 
@@ -143,8 +143,8 @@ class ActiveManager:
             raft_pb2_grpc.add_RaftServicer_to_server(service, nodes)
             await nodes.start()
             await self._wire.open(settings.raft)
-            members = await join() if join is not None else ()
-            await self._start_raft(service, members, found=found)
+            joined = await join() if join is not None else None
+            await self._start_raft(service, joined, found=found)
             await joiners.start()
         except BaseException:
             await self.stop()
@@ -152,7 +152,7 @@ class ActiveManager:
         self._run(self._leadership.run())
         self._run(keep_renewed(credentials, self._renew))
 
-    async def _start_raft(self, service: RaftService, join: Sequence[Member], *, found: bool) -> None:
+    async def _start_raft(self, service: RaftService, join: Joined | None, *, found: bool) -> None:
         raft = self._raft = await RaftNode.start(
             wire=self._wire,
             directory=self._settings.state_dir / "raft",

@@ -22,7 +22,8 @@ from swarmnet.manager.ca.files import IdentityFiles
 from swarmnet.manager.founding import Wishes, found
 from swarmnet.manager.identity import CallerRole
 from swarmnet.manager.joining import Enrolment, call, enrol
-from swarmnet.manager.raft.member import Member, member_of, message_of
+from swarmnet.manager.raft.election import LogEnd
+from swarmnet.manager.raft.member import Joined, Member, member_of, message_of
 from swarmnet.manager.settings import Settings
 from swarmnet.manager.tls import node_channel
 
@@ -84,7 +85,7 @@ async def join_swarm(
     active = ActiveManager(settings, files, enrolment.credentials)
     me = Member(active.node_id, settings.address, settings.raft_address)
 
-    async def ask() -> tuple[Member, ...]:
+    async def ask() -> Joined:
         return await join_raft(enrolment, me)
 
     await active.start(join=ask)
@@ -96,7 +97,7 @@ async def join_swarm(
     return active
 
 
-async def join_raft(enrolment: Enrolment, me: Member) -> tuple[Member, ...]:
+async def join_raft(enrolment: Enrolment, me: Member) -> Joined:
     """Ask one manager after the other until the leader among them has added us."""
     deadline = asyncio.get_running_loop().time() + _JOIN_S
     failure: SwarmnetError = NoLeader()
@@ -112,10 +113,11 @@ async def join_raft(enrolment: Enrolment, me: Member) -> tuple[Member, ...]:
     raise failure
 
 
-async def _ask_to_join(credentials: Credentials, address: str, me: Member) -> tuple[Member, ...]:
+async def _ask_to_join(credentials: Credentials, address: str, me: Member) -> Joined:
     request = raft_pb2.RaftJoinRequest(member=message_of(me))
     async with node_channel(credentials, address) as channel:
         answer = await call(raft_pb2_grpc.RaftStub(channel).Join(request, timeout=_JOIN_S), address)
     if me.node_id not in {each.node_id for each in answer.members}:
         raise Internal(f"the manager at {address} added another node than this one")
-    return tuple(member_of(each) for each in answer.members)
+    at = LogEnd(answer.at.term, answer.at.index)
+    return Joined(tuple(member_of(each) for each in answer.members), at)

@@ -22,7 +22,7 @@ from swarmnet.manager.entering import join_raft
 from swarmnet.manager.identity import CallerRole
 from swarmnet.manager.joining import Enrolment
 from swarmnet.manager.raft import storage
-from swarmnet.manager.raft.member import Member
+from swarmnet.manager.raft.member import Joined, Member
 from swarmnet.manager.settings import Settings
 
 log = structlog.get_logger()
@@ -92,7 +92,7 @@ async def _take_part(
     shutil.rmtree(directory, ignore_errors=True)
     me = Member(active.node_id, settings.address, settings.raft_address)
 
-    async def ask() -> tuple[Member, ...]:
+    async def ask() -> Joined:
         return await join_raft(Enrolment(credentials, tuple(managers)), me)
 
     await active.start(join=ask)

@@ -20,7 +20,7 @@ from typing import Final
 import structlog
 
 from swarmnet.api.v1 import raft_pb2 as raft
-from swarmnet.core.errors import FailedPrecondition, NotLeader, ResourceExhausted, SwarmnetError
+from swarmnet.core.errors import FailedPrecondition, NotLeader, SwarmnetError
 from swarmnet.manager.raft import codec
 from swarmnet.manager.raft.acquaintances import Acquaintances
 from swarmnet.manager.raft.compaction import Compaction, in_a_thread
@@ -212,6 +212,9 @@ class Engine:
     def tell_standing(self, told: Callable[[Standing], None]) -> None:
         self._result(partial(told, standing_of(self._raft, self._journal, self._snapshots.newest)))
 
+    def tell_admission(self, node_id: str, told: Callable[[LogEnd], None]) -> None:
+        self._result(partial(told, self._journal.admission_of(node_id)))
+
     # What the library calls (library.Host)
 
     def apply(self, index: int, command: bytes) -> None:
@@ -284,7 +287,7 @@ class Engine:
 
     def _stand_for_election(self) -> None:
         now, term, peers = self._clock(), self._raft.term, self._raft.peers
-        if self._raft.leads:
+        if self._raft.leads or not self._journal.end.holds_all_of(self._journal.joined_at):
             self._election.rest(now)
         elif self._election.is_backed(term, peers):
             self._election.rest(now)
@@ -293,20 +296,23 @@ class Engine:
             self._raft.campaign()
         elif self._election.due(now):
             self._election.ask(now, term)
-            last = self._journal.last
-            end = {"last_log_index": last.index, "last_log_term": last.term}
+            end = {"last_log_index": self._journal.end.index, "last_log_term": self._journal.end.term}
             for node_id in peers:
                 self.send(node_id, {"type": codec.PRE_VOTE_REQUEST, **end})
 
     def _consider_candidate(self, node_id: str, term: int, message: Message) -> None:
         """Somebody asks whether this manager would vote for it."""
-        theirs = LogEnd(message["last_log_term"], message["last_log_index"])
         if self._is_loyal():
             return
-        if theirs.holds_all_of(LogEnd(self._journal.last.term, self._journal.last.index)):
+        if self._holds_enough(message):
             self.send(node_id, {"type": codec.PRE_VOTE, "asked_in_term": term})
         else:
             self._election.hurry(self._clock())
+
+    def _holds_enough(self, message: Message) -> bool:
+        """Whether a candidate has all that this manager may have promised to keep."""
+        theirs = LogEnd(message["last_log_term"], message["last_log_index"])
+        return theirs.holds_all_of(self._journal.end) and theirs.holds_all_of(self._journal.joined_at)
 
     def _is_loyal(self) -> bool:
         """Whether nobody gets this manager's vote now: it leads, or hears who does."""
@@ -336,6 +342,8 @@ class Engine:
         match message["type"]:
             case "request_vote" if not message["handed_over"] and self._is_loyal():
                 return
+            case "request_vote" if not self._holds_enough(message):
+                return
             case "append_entries":
                 self._election.heard(self._clock())
             case "next_node_idx":
@@ -362,17 +370,10 @@ class Engine:
 
     def _room_refusal(self, size_bytes: int) -> SwarmnetError | None:
         """No room to store that many bytes: whoever has some is to lead."""
-        try:
-            self._journal.claim(size_bytes)
-        except ResourceExhausted as error:
-            if not self._room.refusing:
-                log.error("no room for new entries", error=error.message)  # noqa: TRY400
-            self._room.refusing = True
-            if (successor := self._room.successor(self._raft.peers, self._clock())) is not None:
-                self.transfer(successor)
-            return error
-        self._room.refusing = False
-        return None
+        refusal = self._room.claim(self._journal, size_bytes)
+        if refusal and (successor := self._room.successor(self._raft.peers, self._clock())) is not None:
+            self.transfer(successor)
+        return refusal
 
     def _change_refusal(self) -> SwarmnetError | None:
         """Raft allows one change at a time; the library does not look."""

@@ -15,6 +15,7 @@ from swarmnet.core.errors import ResourceExhausted
 from swarmnet.core.limits import MAX_COMMAND_BYTES
 from swarmnet.manager.raft import entries, member
 from swarmnet.manager.raft.disk import Disk, damaged
+from swarmnet.manager.raft.election import LogEnd
 from swarmnet.manager.raft.entries import FIRST_ENTRY, FIRST_INDEX, Entry
 from swarmnet.manager.raft.member import Member
 from swarmnet.manager.raft.seal import DataKey
@@ -39,6 +40,7 @@ class Journal:
         self.commit_index = FIRST_INDEX
         self.size_bytes = 0
         self.base: dict[str, Member] = {}
+        self.joined_at = LogEnd(0, 0)
         self._disk = disk
         self._folder = folder
         self._segments = segments
@@ -53,13 +55,23 @@ class Journal:
 
     @classmethod
     def create(
-        cls, disk: Disk, folder: Path, key: DataKey, members: Iterable[Member], layout: Layout = LAYOUT
+        cls,
+        disk: Disk,
+        folder: Path,
+        key: DataKey,
+        members: Iterable[Member],
+        layout: Layout = LAYOUT,
+        *,
+        joined_at: LogEnd | None = None,
     ) -> Journal:
-        """A new log, durable on return."""
+        """A new log, durable on return; of a joiner if it `joined_at` an entry of others' (member.Joined)."""
         first = raft.RaftJournalRecord(entry=entries.to_proto(FIRST_ENTRY))
         head = raft.RaftJournalFrame(
             commit_index=FIRST_INDEX, members=member.to_proto(members), records=[first]
         )
+        if joined_at is not None:
+            head.term = joined_at.term
+            head.joined_at.term, head.joined_at.index = joined_at.term, joined_at.index
         journal = cls(disk, folder, Segments.create(disk, folder, key, head, layout), layout)
         journal._replay(folder, head)
         return journal
@@ -95,6 +107,10 @@ class Journal:
         return self.entries[-1]
 
     @property
+    def end(self) -> LogEnd:
+        return LogEnd(self.last.term, self.last.index)
+
+    @property
     def dirty(self) -> bool:
         """Whether `sync` has something to write."""
         return self._dirty
@@ -107,6 +123,14 @@ class Journal:
     def after(self, index: int) -> list[Entry]:
         """The entries behind `index`."""
         return self.entries[max(0, index + 1 - self.first.index) :]
+
+    def admission_of(self, node_id: str) -> LogEnd:
+        """The entry that made this one a member last, or a committed one behind it."""
+        for entry in reversed(self.entries):
+            change = entries.change_of(entry)
+            if change is not None and not change.remove and change.member.node_id == node_id:
+                return LogEnd(entry.term, entry.index)
+        return LogEnd(self.first.term, self.first.index)
 
     def members(self, index: int | None = None) -> dict[str, Member]:
         """Who the members are by the log up to `index`, or by all of it."""
@@ -228,13 +252,18 @@ class Journal:
         yield frame
 
     def _frame(self) -> raft.RaftJournalFrame:
-        return raft.RaftJournalFrame(term=self.term, vote=self.vote or "", commit_index=self.commit_index)
+        frame = raft.RaftJournalFrame(term=self.term, vote=self.vote or "", commit_index=self.commit_index)
+        if not self.end.holds_all_of(self.joined_at):
+            frame.joined_at.term, frame.joined_at.index = self.joined_at.term, self.joined_at.index
+        return frame
 
     def _replay(self, path: Path, frame: raft.RaftJournalFrame) -> None:
         if frame.members:
             self.base = member.from_proto(frame.members)
         self.term, self.vote = frame.term, frame.vote or None
         self.commit_index = frame.commit_index
+        if frame.HasField("joined_at"):
+            self.joined_at = LogEnd(frame.joined_at.term, frame.joined_at.index)
         try:
             for record in frame.records:
                 self._replay_record(record)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from swarmnet.api.v1 import raft_pb2 as raft
+from swarmnet.manager.raft.election import LogEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,19 @@ class Member:
     node_id: str
     address: str
     raft_address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What a joiner is told: who the members are, itself among them, and at which entry it became one.
+
+    It may have been a member before, of the same node id, and have forgotten what it promised then. So it
+    neither stands for election nor votes for whoever does not have that entry: those may still count on the
+    member that it was.
+    """
+
+    members: tuple[Member, ...]
+    at: LogEnd
 
 
 Members = Mapping[str, Member]

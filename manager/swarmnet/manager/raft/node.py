@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,12 +35,13 @@ from swarmnet.core.secret import SecretBytes
 from swarmnet.manager.raft import storage
 from swarmnet.manager.raft.compaction import Encode
 from swarmnet.manager.raft.disk import REAL_DISK, Disk
+from swarmnet.manager.raft.election import LogEnd
 from swarmnet.manager.raft.engine import Engine
 from swarmnet.manager.raft.entries import Change
 from swarmnet.manager.raft.guard import Message
 from swarmnet.manager.raft.library import Tuning
 from swarmnet.manager.raft.measures import Measures
-from swarmnet.manager.raft.member import Member
+from swarmnet.manager.raft.member import Joined, Member
 from swarmnet.manager.raft.membership import Membership, check_reachable
 from swarmnet.manager.raft.pending import Answer, Pending, outcome_of, settle
 from swarmnet.manager.raft.service import RaftService
@@ -125,21 +126,22 @@ class RaftNode:
         machine: StateMachine,
         dial: Dialer,
         found: bool = False,
-        join: Sequence[Member] = (),
+        join: Joined | None = None,
         on_leadership: Callable[[bool], None],
         servicer: RaftService | None = None,
         tuning: Tuning | None = None,
         disk: Disk = REAL_DISK,
     ) -> RaftNode:
-        """Found a cluster, become part of one (`join`: its members as the leader told them, this one among
-        them), or go on from the directory (neither).
+        """Found a cluster, become part of one (`join`: what its leader said), or go on from the directory
+        (neither).
 
         FailedPrecondition for a wrong key, a directory in use, or one that has a log already; Internal for a
         damaged one.
         """
-        founders = (wire.me,) if found else tuple(join)
+        founders = (wire.me,) if found else join.members if join is not None else ()
+        joined_at = join.at if join is not None else None
         opened = (
-            partial(storage.create, directory, kek, founders, disk)
+            partial(storage.create, directory, kek, founders, disk, joined_at=joined_at)
             if founders
             else partial(storage.open_existing, directory, kek, disk)
         )
@@ -267,7 +269,7 @@ class RaftNode:
         if not self._known(member):
             await self._membership.make(Change(remove=False, member=member))
 
-    async def admit(self, member: Member) -> None:
+    async def admit(self, member: Member) -> Joined:
         """Like add_member, for a joiner whose ports are open: returns as soon as it counts as a member.
 
         FailedPrecondition if it cannot be reached: it would count in majorities and be missing in them.
@@ -277,6 +279,12 @@ class RaftNode:
             await check_reachable(self._dial(member), member)
             await self._wire.check(member)
             await self._membership.begin(Change(remove=False, member=member))
+        answer = self._pending.expect()
+        told = partial(settle, answer)
+        self._engine.post(partial(self._engine.tell_admission, member.node_id, told))
+        at = await outcome_of(answer, _STANDING_S)
+        assert isinstance(at, LogEnd)
+        return Joined(tuple({**self._members, member.node_id: member}.values()), at)
 
     async def remove_member(self, node_id: str) -> None:
         """Take a manager out; returns when that is final. NotFound; FailedPrecondition for the only one.

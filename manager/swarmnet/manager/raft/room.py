@@ -11,6 +11,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+import structlog
+
+from swarmnet.core.errors import ResourceExhausted, SwarmnetError
+from swarmnet.manager.raft.journal import Journal
+
+log = structlog.get_logger()
+
 _HEARD_S: Final = 1.0
 """What a manager said counts for some heartbeats."""
 _AGAIN_S: Final = 5.0
@@ -32,6 +39,18 @@ class Room:
     def is_full(self, node_id: str) -> bool:
         """Whether that is the last that was heard of it."""
         return self._full.get(node_id, False)
+
+    def claim(self, journal: Journal, size_bytes: int) -> SwarmnetError | None:
+        """Take the room for that many bytes of entries, or say why there is none."""
+        try:
+            journal.claim(size_bytes)
+        except ResourceExhausted as error:
+            if not self.refusing:
+                log.error("no room for new entries", error=error.message)  # noqa: TRY400
+            self.refusing = True
+            return error
+        self.refusing = False
+        return None
 
     def successor(self, peers: Iterable[str], now: float) -> str | None:
         """Who is to lead instead of this manager; None when nobody can, or it was tried a moment ago."""

@@ -13,6 +13,7 @@ from swarmnet.core.errors import FailedPrecondition
 from swarmnet.core.secret import SecretBytes
 from swarmnet.manager.raft import member
 from swarmnet.manager.raft.disk import REAL_DISK, Disk, Lock, damaged, remove_unfinished
+from swarmnet.manager.raft.election import LogEnd
 from swarmnet.manager.raft.entries import NO_OP, Entry, to_proto
 from swarmnet.manager.raft.journal import LAYOUT, Journal
 from swarmnet.manager.raft.member import Member
@@ -43,8 +44,13 @@ def create(
     members: Iterable[Member],
     disk: Disk = REAL_DISK,
     layout: Layout = LAYOUT,
+    *,
+    joined_at: LogEnd | None = None,
 ) -> Storage:
-    """An empty log among these members. FailedPrecondition when the directory has a log already."""
+    """An empty log among these members, of a founder or a joiner (member.Joined).
+
+    FailedPrecondition when the directory has a log already.
+    """
     disk.make_folder(directory)
     lock = _lock(disk, directory)
     try:
@@ -54,7 +60,7 @@ def create(
                 hint="This manager is part of a swarm. Leave it first: `swarmnet swarm leave --force`.",
             )
         key = create_data_key(disk, directory / "data.key", kek)
-        journal = Journal.create(disk, directory / "journal", key, members, layout)
+        journal = Journal.create(disk, directory / "journal", key, members, layout, joined_at=joined_at)
     except BaseException:
         lock.close()
         raise

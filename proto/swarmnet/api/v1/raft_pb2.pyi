@@ -66,20 +66,50 @@ class RaftJoinRequest(_message.Message):
 Global___RaftJoinRequest: _TypeAlias = RaftJoinRequest  # noqa: Y015
 
 @_typing.final
+class RaftLogEnd(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERM_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    term: _builtins.int
+    index: _builtins.int
+    def __init__(
+        self,
+        *,
+        term: _builtins.int = ...,
+        index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaftLogEnd: _TypeAlias = RaftLogEnd  # noqa: Y015
+
+@_typing.final
 class RaftJoinResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MEMBERS_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___RaftMember]: ...
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___RaftMember]:
+        """the caller among them"""
+
+    @_builtins.property
+    def at(self) -> Global___RaftLogEnd:
+        """the entry that made the caller one, or one behind it"""
+
     def __init__(
         self,
         *,
         members: _abc.Iterable[Global___RaftMember] | None = ...,
+        at: Global___RaftLogEnd | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "members", b"members"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -542,6 +572,7 @@ class RaftJournalFrame(_message.Message):
     RECORDS_FIELD_NUMBER: _builtins.int
     MEMBERS_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
+    JOINED_AT_FIELD_NUMBER: _builtins.int
     CLOSES_FIELD_NUMBER: _builtins.int
     term: _builtins.int
     vote: _builtins.str
@@ -559,6 +590,10 @@ class RaftJournalFrame(_message.Message):
     def start(self) -> Global___RaftSegmentStart:
         """first frame of a segment only"""
 
+    @_builtins.property
+    def joined_at(self) -> Global___RaftLogEnd:
+        """while the log does not hold that entry yet"""
+
     def __init__(
         self,
         *,
@@ -568,11 +603,12 @@ class RaftJournalFrame(_message.Message):
         records: _abc.Iterable[Global___RaftJournalRecord] | None = ...,
         members: _abc.Iterable[Global___RaftMember] | None = ...,
         start: Global___RaftSegmentStart | None = ...,
+        joined_at: Global___RaftLogEnd | None = ...,
         closes: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["joined_at", b"joined_at", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["closes", b"closes", "commit_index", b"commit_index", "members", b"members", "records", b"records", "start", b"start", "term", b"term", "vote", b"vote"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closes", b"closes", "commit_index", b"commit_index", "joined_at", b"joined_at", "members", b"members", "records", b"records", "start", b"start", "term", b"term", "vote", b"vote"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
