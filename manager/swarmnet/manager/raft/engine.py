@@ -287,9 +287,9 @@ class Engine:
 
     def _stand_for_election(self) -> None:
         now, term, peers = self._clock(), self._raft.term, self._raft.peers
-        if self._raft.leads or not self._journal.end.holds_all_of(self._journal.joined_at):
+        if self._raft.leads:
             self._election.rest(now)
-        elif self._election.is_backed(term, peers):
+        elif self._journal.complete and self._election.is_backed(term, peers):
             self._election.rest(now)
             log.info("standing for election", term=term + 1, last_leader=self._raft.leader_id)
             self.measures.elections += 1

@@ -111,6 +111,11 @@ class Journal:
         return LogEnd(self.last.term, self.last.index)
 
     @property
+    def complete(self) -> bool:
+        """Whether it holds the entry at which this manager joined."""
+        return self.end.holds_all_of(self.joined_at)
+
+    @property
     def dirty(self) -> bool:
         """Whether `sync` has something to write."""
         return self._dirty
@@ -253,7 +258,7 @@ class Journal:
 
     def _frame(self) -> raft.RaftJournalFrame:
         frame = raft.RaftJournalFrame(term=self.term, vote=self.vote or "", commit_index=self.commit_index)
-        if not self.end.holds_all_of(self.joined_at):
+        if not self.complete:
             frame.joined_at.term, frame.joined_at.index = self.joined_at.term, self.joined_at.index
         return frame
 
