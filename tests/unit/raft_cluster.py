@@ -23,8 +23,7 @@ from swarmnet.manager.ca.credentials import Credentials
 from swarmnet.manager.guard import Guard
 from swarmnet.manager.identity import CallerRole
 from swarmnet.manager.peer_tls import PeerSecurity
-from swarmnet.manager.raft.election import LogEnd
-from swarmnet.manager.raft.member import Joined, Member, from_proto, to_proto
+from swarmnet.manager.raft.member import Joined, Member, end_of, from_proto, to_proto
 from swarmnet.manager.raft.node import RaftNode, RaftService, Tuning, Wire
 from swarmnet.manager.tls import SERVER_OPTIONS, node_channel, nodes_server
 
@@ -149,7 +148,7 @@ class Manager:
             request = raft_pb2.RaftJoinRequest(member=to_proto([self.member])[0])
             answer = await raft_pb2_grpc.RaftStub(channel).Join(request)
         members = tuple(from_proto(answer.members).values())
-        await self.start(join=Joined(members, LogEnd(answer.at.term, answer.at.index)))
+        await self.start(join=Joined(members, end_of(answer.at)))
 
 
 @dataclass

@@ -26,7 +26,7 @@ from swarmnet.manager.leadership import Leadership
 from swarmnet.manager.metrics import RaftReading, Reading
 from swarmnet.manager.peer_tls import PeerSecurity
 from swarmnet.manager.peers import Peers
-from swarmnet.manager.raft.member import Joined, Member
+from swarmnet.manager.raft.member import Joined
 from swarmnet.manager.raft.node import RaftNode
 from swarmnet.manager.raft.service import RaftService
 from swarmnet.manager.raft.wire import Wire
@@ -64,7 +64,7 @@ class ActiveManager:
         self.store = Store()
         self.refused: Counter[str] = Counter()
         self.peers = Peers(self.node_id, lambda: self._credentials)
-        me = Member(self.node_id, settings.address, settings.raft_address)
+        me = settings.member(self.node_id)
         self._wire = Wire(me, PeerSecurity(lambda: self._credentials), self.refused)
         self._dispatcher = DispatcherService(self.store, self._manager_addresses)
         self._leadership = Leadership(self.store, self._make_leader)
@@ -155,7 +155,7 @@ class ActiveManager:
     async def _start_raft(self, service: RaftService, join: Joined | None, *, found: bool) -> None:
         raft = self._raft = await RaftNode.start(
             wire=self._wire,
-            directory=self._settings.state_dir / "raft",
+            directory=self._settings.raft_dir,
             kek=self._files.kek(),
             machine=self.store,
             dial=self.peers.dial,

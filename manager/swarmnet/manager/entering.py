@@ -22,8 +22,7 @@ from swarmnet.manager.ca.files import IdentityFiles
 from swarmnet.manager.founding import Wishes, found
 from swarmnet.manager.identity import CallerRole
 from swarmnet.manager.joining import Enrolment, call, enrol
-from swarmnet.manager.raft.election import LogEnd
-from swarmnet.manager.raft.member import Joined, Member, member_of, message_of
+from swarmnet.manager.raft.member import Joined, Member, end_of, member_of, message_of
 from swarmnet.manager.settings import Settings
 from swarmnet.manager.tls import node_channel
 
@@ -83,7 +82,7 @@ async def join_swarm(
     )
     enrolment = await enrol(token, addresses, request)
     active = ActiveManager(settings, files, enrolment.credentials)
-    me = Member(active.node_id, settings.address, settings.raft_address)
+    me = settings.member(active.node_id)
 
     async def ask() -> Joined:
         return await join_raft(enrolment, me)
@@ -119,5 +118,4 @@ async def _ask_to_join(credentials: Credentials, address: str, me: Member) -> Jo
         answer = await call(raft_pb2_grpc.RaftStub(channel).Join(request, timeout=_JOIN_S), address)
     if me.node_id not in {each.node_id for each in answer.members}:
         raise Internal(f"the manager at {address} added another node than this one")
-    at = LogEnd(answer.at.term, answer.at.index)
-    return Joined(tuple(member_of(each) for each in answer.members), at)
+    return Joined(tuple(member_of(each) for each in answer.members), end_of(answer.at))

@@ -22,7 +22,7 @@ from swarmnet.manager.entering import join_raft
 from swarmnet.manager.identity import CallerRole
 from swarmnet.manager.joining import Enrolment
 from swarmnet.manager.raft import storage
-from swarmnet.manager.raft.member import Joined, Member
+from swarmnet.manager.raft.member import Joined
 from swarmnet.manager.settings import Settings
 
 log = structlog.get_logger()
@@ -85,12 +85,11 @@ async def _take_part(
 ) -> ActiveManager:
     """A manager that has a log was a member when it ended, and goes on. One without promised nothing yet."""
     active = ActiveManager(settings, files, credentials)
-    directory = settings.state_dir / "raft"
-    if storage.has_log(directory):
+    if storage.has_log(settings.raft_dir):
         await active.start()
         return active
-    shutil.rmtree(directory, ignore_errors=True)
-    me = Member(active.node_id, settings.address, settings.raft_address)
+    shutil.rmtree(settings.raft_dir, ignore_errors=True)
+    me = settings.member(active.node_id)
 
     async def ask() -> Joined:
         return await join_raft(Enrolment(credentials, tuple(managers)), me)

@@ -11,7 +11,6 @@ import secrets
 import socket
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -31,7 +30,6 @@ from swarmnet.manager.control.cluster import secrets_of
 from swarmnet.manager.entering import FIRST_LEAD_S, own_credentials
 from swarmnet.manager.keymanager import replace_keys, terms_of
 from swarmnet.manager.raft import entries, storage
-from swarmnet.manager.raft.member import Member
 from swarmnet.manager.raft.standing import Standing
 from swarmnet.manager.settings import Settings
 
@@ -111,21 +109,15 @@ def refound(settings: Settings, node_id: str, kek: SecretBytes) -> Refounded:
     Killed at any instant it was done wholly or not at all. Internal for a damaged directory, OSError for a
     full disk: nothing has changed then.
     """
-    stored = storage.open_existing(raft_directory(settings), kek)
+    stored = storage.open_existing(settings.raft_dir, kek)
     try:
         state = _state_of(stored)
         removed, last_index = other_managers(state, node_id), stored.journal.last.index
         become_only_manager(state, _this_manager(settings, node_id), time.time(), last_index + 2)
-        storage.restart_from(
-            stored, Member(node_id, settings.address, settings.raft_address), state.freeze()(), state.index
-        )
+        storage.restart_from(stored, settings.member(node_id), state.freeze()(), state.index)
     finally:
         stored.close()
     return Refounded(last_index, removed)
-
-
-def raft_directory(settings: Settings) -> Path:
-    return settings.state_dir / "raft"
 
 
 def _state_of(stored: storage.Storage) -> State:
@@ -178,8 +170,8 @@ async def restore_swarm(
 def _write_log(settings: Settings, files: IdentityFiles, state: State, node_id: str) -> None:
     me = _this_manager(settings, node_id)
     become_only_manager(state, me, time.time(), state.index + 2)
-    member = Member(node_id, settings.address, settings.raft_address)
-    storage.create_from(raft_directory(settings), files.kek(), member, state.freeze()(), state.index)
+    member = settings.member(node_id)
+    storage.create_from(settings.raft_dir, files.kek(), member, state.freeze()(), state.index)
 
 
 def _state_in(backup: Backup) -> State:

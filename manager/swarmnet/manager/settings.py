@@ -13,6 +13,7 @@ from typing import Final
 
 from swarmnet.core.errors import InvalidArgument
 from swarmnet.core.limits import BOOTSTRAP_PORT, MANAGER_PORT, METRICS_PORT, RAFT_PORT
+from swarmnet.manager.raft.member import Member
 
 _SIOCGIFCONF: Final = 0x8912
 _IFREQ_BYTES: Final = 40
@@ -36,6 +37,10 @@ class Settings:
     metrics: str = ""
 
     @property
+    def raft_dir(self) -> Path:
+        return self.state_dir / "raft"
+
+    @property
     def socket(self) -> Path:
         return self.run_dir / "manager.sock"
 
@@ -57,6 +62,10 @@ class Settings:
     def raft_address(self) -> str:
         """host:port at which other managers reach this one's Raft."""
         return f"{bracketed(self.advertise)}:{port_of(self.raft, RAFT_PORT)}"
+
+    def member(self, node_id: str) -> Member:
+        """This manager as Raft's members know it."""
+        return Member(node_id, self.address, self.raft_address)
 
 
 def bracketed(host: str) -> str:

@@ -71,7 +71,7 @@ class Journal:
         )
         if joined_at is not None:
             head.term = joined_at.term
-            head.joined_at.term, head.joined_at.index = joined_at.term, joined_at.index
+            head.joined_at.CopyFrom(member.end_message(joined_at))
         journal = cls(disk, folder, Segments.create(disk, folder, key, head, layout), layout)
         journal._replay(folder, head)
         return journal
@@ -259,7 +259,7 @@ class Journal:
     def _frame(self) -> raft.RaftJournalFrame:
         frame = raft.RaftJournalFrame(term=self.term, vote=self.vote or "", commit_index=self.commit_index)
         if not self.complete:
-            frame.joined_at.term, frame.joined_at.index = self.joined_at.term, self.joined_at.index
+            frame.joined_at.CopyFrom(member.end_message(self.joined_at))
         return frame
 
     def _replay(self, path: Path, frame: raft.RaftJournalFrame) -> None:
@@ -268,7 +268,7 @@ class Journal:
         self.term, self.vote = frame.term, frame.vote or None
         self.commit_index = frame.commit_index
         if frame.HasField("joined_at"):
-            self.joined_at = LogEnd(frame.joined_at.term, frame.joined_at.index)
+            self.joined_at = member.end_of(frame.joined_at)
         try:
             for record in frame.records:
                 self._replay_record(record)

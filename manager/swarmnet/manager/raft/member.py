@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from swarmnet.api.v1 import raft_pb2 as raft
@@ -32,16 +32,20 @@ class Joined:
     at: LogEnd
 
 
-Members = Mapping[str, Member]
-"""By node id, this node among them."""
-
-
 def message_of(member: Member) -> raft.RaftMember:
     return raft.RaftMember(node_id=member.node_id, address=member.address, raft_address=member.raft_address)
 
 
 def member_of(message: raft.RaftMember) -> Member:
     return Member(message.node_id, message.address, message.raft_address)
+
+
+def end_message(end: LogEnd) -> raft.RaftLogEnd:
+    return raft.RaftLogEnd(term=end.term, index=end.index)
+
+
+def end_of(message: raft.RaftLogEnd) -> LogEnd:
+    return LogEnd(message.term, message.index)
 
 
 def to_proto(members: Iterable[Member]) -> list[raft.RaftMember]:

@@ -11,7 +11,7 @@ from swarmnet.api.v1 import raft_pb2 as raft
 from swarmnet.api.v1 import raft_pb2_grpc
 from swarmnet.core.errors import InvalidArgument, PermissionDenied, Unavailable
 from swarmnet.manager.identity import CallerRole, current_caller
-from swarmnet.manager.raft.member import Joined, Member, Members, member_of, to_proto
+from swarmnet.manager.raft.member import Joined, Member, end_message, member_of, to_proto
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
@@ -19,8 +19,6 @@ Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 class Part(Protocol):
     """This manager's part in Raft, as far as others may ask for it."""
 
-    @property
-    def members(self) -> Members: ...
     async def admit(self, member: Member) -> Joined:
         """Add a member whose ports are open; returns when it counts, before that is final."""
 
@@ -48,8 +46,7 @@ class RaftService(raft_pb2_grpc.RaftServicer):
             raise InvalidArgument("a member needs its addresses", hint="Start it with --advertise-addr.")
         await self._may_join(request.member.node_id)
         joined = await part.admit(member_of(request.member))
-        at = raft.RaftLogEnd(term=joined.at.term, index=joined.at.index)
-        return raft.RaftJoinResponse(members=to_proto(joined.members), at=at)
+        return raft.RaftJoinResponse(members=to_proto(joined.members), at=end_message(joined.at))
 
     async def Leave(self, request: raft.RaftLeaveRequest, context: Context) -> raft.RaftLeaveResponse:
         part = self._ready()
