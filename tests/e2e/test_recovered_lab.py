@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 from tests.e2e.labs import Swarm, address, eventually, running, task_namespace
 
 from swarmnet.cli.demo.pinger import Pinger
@@ -12,12 +13,13 @@ from swarmnet.cli.demo.pinger import Pinger
 STATE = "/var/lib/swarmnet/manager"
 
 
-def test_a_service_outlives_its_managers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", ["", pytest.param("--opt encrypted ", marks=pytest.mark.kernel)])
+def test_a_service_outlives_its_managers(tmp_path: Path, options: str) -> None:
     backup, passphrase = tmp_path / "swarm.backup", tmp_path / "passphrase"
     passphrase.write_text("correct horse battery staple\n")
     with running(tmp_path / "logs", "--managers", "3", "--workers", "2") as lab:
         first, last = Swarm(lab, "m1"), Swarm(lab, "m3")
-        first.ask("network create --driver overlay net")
+        first.ask(f"network create --driver overlay {options}net")
         first.ask("service create -q --name web --replicas 2 --network net host sleep infinity")
         tasks = first.running_tasks("web")
         eventually(lambda: first.reaches(*tasks), "the tasks reach each other")
