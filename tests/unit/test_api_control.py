@@ -17,8 +17,10 @@ from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core.backup import unseal
 from swarmnet.core.errors import FailedPrecondition, InUse, InvalidArgument, Unavailable
 from swarmnet.core.keys import GOSSIP_SCOPE
+from swarmnet.core.limits import RETIRE_GRACE_S
 from swarmnet.core.secret import SecretBytes
 from swarmnet.manager.control.servicer import Control
+from swarmnet.manager.keymanager import terms_of
 from swarmnet.manager.store import Store
 
 
@@ -229,6 +231,24 @@ async def test_a_shorter_period_brings_rotations_forward(api: Control, swarm: St
     assert answer.cluster.key_rotation_period.seconds == 60
     latest = swarm.now().ToNanoseconds() + 60 * 10**9
     assert all(each.due_at.ToNanoseconds() <= latest for each in swarm.state.all(types.KeyScope))
+
+
+async def test_the_grace_of_retired_keys_is_set_alone(api: Control) -> None:
+    before = (await api.GetCluster(control.GetClusterRequest(), NO_CONTEXT)).cluster
+    request = control.UpdateClusterRequest(retire_grace=Duration(seconds=1))
+    after = (await api.UpdateCluster(request, NO_CONTEXT)).cluster
+    assert after.key_rotation_period == before.key_rotation_period
+    assert terms_of(after).grace_s == 1
+
+
+@pytest.mark.parametrize("grace_ms", [0, 999, 3_600_001])
+async def test_a_grace_out_of_range_is_refused(api: Control, grace_ms: int) -> None:
+    grace = Duration()
+    grace.FromMilliseconds(grace_ms)
+    with pytest.raises(InvalidArgument, match="1 second to 1 hour"):
+        await api.UpdateCluster(control.UpdateClusterRequest(retire_grace=grace), NO_CONTEXT)
+    answer = await api.GetCluster(control.GetClusterRequest(), NO_CONTEXT)
+    assert terms_of(answer.cluster).grace_s == RETIRE_GRACE_S
 
 
 async def test_tasks_are_listed_by_service_and_node(api: Control, swarm: Store) -> None:

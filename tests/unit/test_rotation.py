@@ -106,6 +106,19 @@ def test_a_rotation_takes_its_three_steps_as_they_are_acknowledged() -> None:
     assert seconds(w.scope.due_at) == START + 2 * PERIOD_S
 
 
+def test_the_grace_time_is_the_one_that_is_set() -> None:
+    w = world("a")
+    w.scope.again = True
+    for _ in range(3):
+        w.step()
+        w.report()
+    terms = replace(TERMS, grace_s=2.0)
+    assert rotation.advance(w.scope, w.up(), w.told, w.now, terms).wake_at == w.now + 2
+    dropped = rotation.advance(w.scope, w.up(), w.told, w.now + 2, terms).scope
+    assert dropped is not None
+    assert dropped.phase == STABLE
+
+
 def test_with_nobody_to_wait_for_everything_passes_at_once() -> None:
     w = world()
     w.scope.again = True

@@ -43,6 +43,9 @@ MAX_KEY_ROTATION_PERIOD_S: Final = 30 * 24 * 3600
 EPOCHS_SKIPPED: Final = 1 << 20
 """By a swarm that goes on from an older state: two years of rotations at the shortest period."""
 RETIRE_GRACE_S: Final = 10
+"""How long an epoch is still received after the last node stopped sending with it."""
+MIN_RETIRE_GRACE_S: Final = 1
+MAX_RETIRE_GRACE_S: Final = 3600
 ROTATION_DEADLINE_S: Final = 300
 
 # Certificates.

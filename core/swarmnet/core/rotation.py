@@ -46,10 +46,11 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How often to rotate, and how long a holder may keep a step waiting."""
+    """How often to rotate; how long a holder may keep a step waiting; how long an old epoch is received."""
 
     period_s: float
     deadline_s: float
+    grace_s: float = RETIRE_GRACE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def advance(
     started = seconds(scope.phase_started_at)
     waiting = waiting_for(scope, up, reports)
     if scope.phase == RETIRE:
-        return _retire(scope, up, reports, now, waiting)
+        return _retire(scope, up, reports, now, waiting, grace_s=terms.grace_s)
     if waiting:
         overdue = now >= started + terms.deadline_s
         return Step(started + terms.deadline_s, fence=waiting if overdue else frozenset())
@@ -176,14 +177,16 @@ def _retire(
     reports: Mapping[str, Report],
     now: float,
     waiting: frozenset[str],
+    *,
+    grace_s: float,
 ) -> Step:
     if any(node in reports for node in waiting):
         return Step(now, _in_phase(scope, SWITCH, now))  # it was down, and still sends with the old one
-    over = seconds(scope.phase_started_at) + RETIRE_GRACE_S
+    over = seconds(scope.phase_started_at) + grace_s
     if up and now < over:
         return Step(over)
     if waiting:  # not heard of since this leader leads: it reports, or it is down soon
-        return Step(now + RETIRE_GRACE_S)
+        return Step(now + grace_s)
     changed = _in_phase(scope, STABLE, now)
     kept = [epoch for epoch in scope.epochs if epoch.role != types.EPOCH_ROLE_PREVIOUS]
     del changed.epochs[:]

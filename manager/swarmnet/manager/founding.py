@@ -20,6 +20,7 @@ from swarmnet.core.limits import (
     ADDRESS_POOL,
     HEARTBEAT_PERIOD_S,
     KEY_ROTATION_PERIOD_S,
+    RETIRE_GRACE_S,
     ROTATION_DEADLINE_S,
     SUBNET_PREFIX_LENGTH,
 )
@@ -90,6 +91,7 @@ def found(
             subnet_prefix_length=wishes.subnet_prefix_length,
             heartbeat_period=duration(HEARTBEAT_PERIOD_S),
             rotation_deadline=duration(ROTATION_DEADLINE_S),
+            retire_grace=duration(RETIRE_GRACE_S),
         )
     )
     transaction.put(

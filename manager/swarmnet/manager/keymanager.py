@@ -13,7 +13,12 @@ from swarmnet.api.v1 import store_pb2 as store
 from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core import rotation
 from swarmnet.core.keys import GOSSIP_SCOPE
-from swarmnet.core.limits import EPOCH_SECRET_BYTES, KEY_ROTATION_PERIOD_S, ROTATION_DEADLINE_S
+from swarmnet.core.limits import (
+    EPOCH_SECRET_BYTES,
+    KEY_ROTATION_PERIOD_S,
+    RETIRE_GRACE_S,
+    ROTATION_DEADLINE_S,
+)
 from swarmnet.core.rotation import Report, Step, Terms
 from swarmnet.core.state import Transaction
 from swarmnet.core.timestamps import seconds
@@ -74,7 +79,8 @@ def rekey_without(transaction: Transaction, node_id: str, reason: str) -> tuple[
 
 def terms_of(cluster: types.Cluster) -> Terms:
     period_s = seconds(cluster.key_rotation_period) or KEY_ROTATION_PERIOD_S
-    return Terms(period_s, seconds(cluster.rotation_deadline) or ROTATION_DEADLINE_S)
+    deadline_s = seconds(cluster.rotation_deadline) or ROTATION_DEADLINE_S
+    return Terms(period_s, deadline_s, seconds(cluster.retire_grace) or RETIRE_GRACE_S)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,12 @@ from swarmnet.api.v1 import control_pb2 as control
 from swarmnet.api.v1 import store_pb2 as store
 from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core.errors import InvalidArgument
-from swarmnet.core.limits import MAX_KEY_ROTATION_PERIOD_S, MIN_KEY_ROTATION_PERIOD_S
+from swarmnet.core.limits import (
+    MAX_KEY_ROTATION_PERIOD_S,
+    MAX_RETIRE_GRACE_S,
+    MIN_KEY_ROTATION_PERIOD_S,
+    MIN_RETIRE_GRACE_S,
+)
 from swarmnet.core.state import Transaction
 from swarmnet.manager.ca.tokens import token_of
 from swarmnet.manager.control.surroundings import Noun
@@ -25,6 +30,15 @@ def check_rotation_period(period: Duration) -> None:
         raise InvalidArgument(
             f"a key rotation period of {period.ToTimedelta().total_seconds():g} s is out of range",
             hint="Use 1 minute to 30 days, such as 12h.",
+        )
+
+
+def _check_retire_grace(grace: Duration) -> None:
+    """InvalidArgument outside of 1 second to 1 hour: no packet is to be on its way longer than that."""
+    if not MIN_RETIRE_GRACE_S <= grace.ToTimedelta().total_seconds() <= MAX_RETIRE_GRACE_S:
+        raise InvalidArgument(
+            f"a grace time of {grace.ToTimedelta().total_seconds():g} s for retired keys is out of range",
+            hint="Use 1 second to 1 hour, such as 10s.",
         )
 
 
@@ -43,13 +57,19 @@ class ClusterNoun(Noun):
     async def UpdateCluster(
         self, request: control.UpdateClusterRequest, context: object
     ) -> control.GetClusterResponse:
-        check_rotation_period(request.key_rotation_period)
+        if request.HasField("key_rotation_period") or not request.HasField("retire_grace"):
+            check_rotation_period(request.key_rotation_period)
+        if request.HasField("retire_grace"):
+            _check_retire_grace(request.retire_grace)
 
         def decide(transaction: Transaction) -> None:
             cluster = transaction.edit(transaction.cluster())
-            cluster.key_rotation_period.CopyFrom(request.key_rotation_period)
+            if request.HasField("key_rotation_period"):
+                cluster.key_rotation_period.CopyFrom(request.key_rotation_period)
+                _bring_forward(transaction, self._store.now(), request.key_rotation_period)
+            if request.HasField("retire_grace"):
+                cluster.retire_grace.CopyFrom(request.retire_grace)
             transaction.put(cluster)
-            _bring_forward(transaction, self._store.now(), request.key_rotation_period)
 
         await self._store.transact(decide)
         return self._cluster_view()

@@ -156,19 +156,27 @@ Global___GetClusterResponse: _TypeAlias = GetClusterResponse  # noqa: Y015
 
 @_typing.final
 class UpdateClusterRequest(_message.Message):
+    """what is not set stays as it is"""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_ROTATION_PERIOD_FIELD_NUMBER: _builtins.int
+    RETIRE_GRACE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def key_rotation_period(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def retire_grace(self) -> _duration_pb2.Duration:
+        """1 s to 1 h"""
+
     def __init__(
         self,
         *,
         key_rotation_period: _duration_pb2.Duration | None = ...,
+        retire_grace: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["key_rotation_period", b"key_rotation_period"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key_rotation_period", b"key_rotation_period", "retire_grace", b"retire_grace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_rotation_period", b"key_rotation_period"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_rotation_period", b"key_rotation_period", "retire_grace", b"retire_grace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -262,6 +262,7 @@ class Cluster(_message.Message):
     SUBNET_PREFIX_LENGTH_FIELD_NUMBER: _builtins.int
     HEARTBEAT_PERIOD_FIELD_NUMBER: _builtins.int
     ROTATION_DEADLINE_FIELD_NUMBER: _builtins.int
+    RETIRE_GRACE_FIELD_NUMBER: _builtins.int
     root_certificate_pem: _builtins.str
     """ECDSA P-256"""
     root_digest: _builtins.str
@@ -286,6 +287,10 @@ class Cluster(_message.Message):
     def rotation_deadline(self) -> _duration_pb2.Duration:
         """a node that has not acknowledged by then is fenced; default 5 min"""
 
+    @_builtins.property
+    def retire_grace(self) -> _duration_pb2.Duration:
+        """an epoch nobody sends with is received this much longer; default 10 s"""
+
     def __init__(
         self,
         *,
@@ -298,10 +303,11 @@ class Cluster(_message.Message):
         subnet_prefix_length: _builtins.int = ...,
         heartbeat_period: _duration_pb2.Duration | None = ...,
         rotation_deadline: _duration_pb2.Duration | None = ...,
+        retire_grace: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_period", b"heartbeat_period", "key_rotation_period", b"key_rotation_period", "meta", b"meta", "rotation_deadline", b"rotation_deadline"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_period", b"heartbeat_period", "key_rotation_period", b"key_rotation_period", "meta", b"meta", "retire_grace", b"retire_grace", "rotation_deadline", b"rotation_deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_pools", b"address_pools", "endpoint_public_key", b"endpoint_public_key", "heartbeat_period", b"heartbeat_period", "key_rotation_period", b"key_rotation_period", "meta", b"meta", "root_certificate_pem", b"root_certificate_pem", "root_digest", b"root_digest", "rotation_deadline", b"rotation_deadline", "subnet_prefix_length", b"subnet_prefix_length"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_pools", b"address_pools", "endpoint_public_key", b"endpoint_public_key", "heartbeat_period", b"heartbeat_period", "key_rotation_period", b"key_rotation_period", "meta", b"meta", "retire_grace", b"retire_grace", "root_certificate_pem", b"root_certificate_pem", "root_digest", b"root_digest", "rotation_deadline", b"rotation_deadline", "subnet_prefix_length", b"subnet_prefix_length"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
