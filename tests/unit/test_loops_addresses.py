@@ -105,6 +105,28 @@ def test_a_node_gets_an_index_of_its_own() -> None:
     assert local.commit(state, next_node_index) == 8
 
 
+def test_a_removed_nodes_index_comes_last_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others may not have dropped the SAs with its SPIs yet."""
+    monkeypatch.setattr(allocator, "MAX_NODES", 9)
+    state = State()
+    local.fill(state, local.node("a", 1), local.node("b", 7))
+    local.remove(state, types.Node, "node-b")
+    given = [local.commit(state, next_node_index) for _ in range(9)]  # none of them is put: all stay free
+    assert given == [2, 3, 4, 5, 6, 7, 8, 9, 2]
+    local.put(state, *(local.node(f"n{index}", index) for index in range(2, 10)))
+    with pytest.raises(ResourceExhausted, match="9 nodes"):
+        local.commit(state, next_node_index)
+
+
+def test_joining_after_the_youngest_node_was_removed_makes_no_spi_again() -> None:
+    state = State()
+    local.fill(state)
+    first = local.commit(state, next_node_index)
+    local.put(state, local.node("a", first))
+    local.remove(state, types.Node, "node-a")
+    assert local.commit(state, next_node_index) == first + 1
+
+
 def new_task(number: int, *networks: str) -> types.Task:
     return types.Task(
         meta=types.Meta(id=f"task-{number:04}"),

@@ -1,12 +1,17 @@
 """The allocator: indices, VNIs, ports and subnets of networks, indices of nodes, addresses of tasks.
 
 Nothing is ever freed by hand: what is in use is read from the objects that use it.
+
+Indices are part of SPIs. One that is freed comes last in turn: a node that has not heard of it yet may still
+hold SAs with these SPIs. Their keys are others in any case, as keys are made of ids (core/keys.py).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
+from itertools import chain
 
 from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core.endpoints import mac_of
@@ -34,11 +39,15 @@ def allocate_network(transaction: Transaction, network: types.Network) -> None:
     ResourceExhausted when the cluster has no index or subnet left.
     """
     networks = transaction.all(types.Network)
-    network.index = _next_index((each.index for each in networks), MAX_NETWORKS, "networks")
+    cluster = transaction.edit(transaction.cluster())
+    used = {each.index for each in networks}
+    network.index = cluster.last_network_index = _next_index(
+        used, cluster.last_network_index, MAX_NETWORKS, "networks"
+    )
+    transaction.put(cluster)
     network.vni = FIRST_VNI + network.index
     network.port = ENCRYPTED_PORT_FIRST + network.index if network.encrypted else PLAIN_VXLAN_PORT
     if not network.subnets:
-        cluster = transaction.cluster()
         pools = list(cluster.address_pools) or [ADDRESS_POOL]
         prefix_length = cluster.subnet_prefix_length or SUBNET_PREFIX_LENGTH
         underlay = [n.data_path_address for n in transaction.scan(types.Node) if n.data_path_address]
@@ -47,17 +56,18 @@ def allocate_network(transaction: Transaction, network: types.Network) -> None:
 
 def next_node_index(transaction: Transaction) -> int:
     """The index of a node that is about to be put."""
-    return _next_index((each.index for each in transaction.all(types.Node)), MAX_NODES, "nodes")
+    cluster = transaction.edit(transaction.cluster())
+    used = {each.index for each in transaction.all(types.Node)}
+    cluster.last_node_index = _next_index(used, cluster.last_node_index, MAX_NODES, "nodes")
+    transaction.put(cluster)
+    return cluster.last_node_index
 
 
-def _next_index(used: Iterable[int], last: int, what: str) -> int:
-    """The one after the highest, so that a freed index rests; the lowest free one when those have run out."""
-    taken = set(used)
-    highest = max(taken, default=0)
-    if highest < last:
-        return highest + 1
-    for index in range(1, last + 1):
-        if index not in taken:
+def _next_index(used: AbstractSet[int], given: int, last: int, what: str) -> int:
+    """The first free one after the one given out last, and after `last` from 1 on again."""
+    given = given or max(used, default=0)
+    for index in chain(range(given + 1, last + 1), range(1, last + 1)):
+        if index not in used:
             return index
     raise ResourceExhausted(f"the swarm has {last} {what}, its limit", hint=f"Remove unused {what}.")
 

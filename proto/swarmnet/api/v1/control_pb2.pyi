@@ -156,27 +156,35 @@ Global___GetClusterResponse: _TypeAlias = GetClusterResponse  # noqa: Y015
 
 @_typing.final
 class UpdateClusterRequest(_message.Message):
-    """what is not set stays as it is"""
+    """what is not given stays as it is"""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_ROTATION_PERIOD_FIELD_NUMBER: _builtins.int
     RETIRE_GRACE_FIELD_NUMBER: _builtins.int
+    KEY_ROTATION_DEADLINE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def key_rotation_period(self) -> _duration_pb2.Duration: ...
+    def key_rotation_period(self) -> _duration_pb2.Duration:
+        """1 min to 30 days"""
+
     @_builtins.property
     def retire_grace(self) -> _duration_pb2.Duration:
         """1 s to 1 h"""
+
+    @_builtins.property
+    def key_rotation_deadline(self) -> _duration_pb2.Duration:
+        """10 s to 1 h"""
 
     def __init__(
         self,
         *,
         key_rotation_period: _duration_pb2.Duration | None = ...,
         retire_grace: _duration_pb2.Duration | None = ...,
+        key_rotation_deadline: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["key_rotation_period", b"key_rotation_period", "retire_grace", b"retire_grace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period", "retire_grace", b"retire_grace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_rotation_period", b"key_rotation_period", "retire_grace", b"retire_grace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period", "retire_grace", b"retire_grace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -340,9 +348,14 @@ class UpdateNodeRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     REMOVE_LABELS_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
     ref: _builtins.str
     availability: _types_pb2.Availability.ValueType
     role: _types_pb2.Role.ValueType
+    force: _builtins.bool
+    """With availability drain: the node is not trusted or not waited for. Its tasks are given up at once, whatever it
+    says, the keys of their networks are withdrawn from it, and these networks are rekeyed.
+    """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -355,10 +368,11 @@ class UpdateNodeRequest(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         remove_labels: _abc.Iterable[_builtins.str] | None = ...,
         role: _types_pb2.Role.ValueType | None = ...,
+        force: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_availability", b"_availability", "_role", b"_role", "availability", b"availability", "role", b"role"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_availability", b"_availability", "_role", b"_role", "availability", b"availability", "labels", b"labels", "ref", b"ref", "remove_labels", b"remove_labels", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_availability", b"_availability", "_role", b"_role", "availability", b"availability", "force", b"force", "labels", b"labels", "ref", b"ref", "remove_labels", b"remove_labels", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__availability: _TypeAlias = _typing.Literal["availability"]  # noqa: Y015
     _WhichOneofArgType__availability: _TypeAlias = _typing.Literal["_availability", b"_availability"]  # noqa: Y015

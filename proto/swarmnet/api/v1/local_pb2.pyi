@@ -122,6 +122,7 @@ class InitRequest(_message.Message):
     ADDRESS_POOLS_FIELD_NUMBER: _builtins.int
     SUBNET_PREFIX_LENGTH_FIELD_NUMBER: _builtins.int
     FORCE_NEW_CLUSTER_FIELD_NUMBER: _builtins.int
+    KEY_ROTATION_DEADLINE_FIELD_NUMBER: _builtins.int
     subnet_prefix_length: _builtins.int
     force_new_cluster: _builtins.bool
     """For a manager of a swarm whose majority is lost for good: it becomes the only one, with the state that it has.
@@ -132,6 +133,8 @@ class InitRequest(_message.Message):
     def key_rotation_period(self) -> _duration_pb2.Duration: ...
     @_builtins.property
     def address_pools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def key_rotation_deadline(self) -> _duration_pb2.Duration: ...
     def __init__(
         self,
         *,
@@ -139,10 +142,11 @@ class InitRequest(_message.Message):
         address_pools: _abc.Iterable[_builtins.str] | None = ...,
         subnet_prefix_length: _builtins.int = ...,
         force_new_cluster: _builtins.bool = ...,
+        key_rotation_deadline: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["key_rotation_period", b"key_rotation_period"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_pools", b"address_pools", "force_new_cluster", b"force_new_cluster", "key_rotation_period", b"key_rotation_period", "subnet_prefix_length", b"subnet_prefix_length"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_pools", b"address_pools", "force_new_cluster", b"force_new_cluster", "key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period", "subnet_prefix_length", b"subnet_prefix_length"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -263,6 +263,8 @@ class Cluster(_message.Message):
     HEARTBEAT_PERIOD_FIELD_NUMBER: _builtins.int
     ROTATION_DEADLINE_FIELD_NUMBER: _builtins.int
     RETIRE_GRACE_FIELD_NUMBER: _builtins.int
+    LAST_NODE_INDEX_FIELD_NUMBER: _builtins.int
+    LAST_NETWORK_INDEX_FIELD_NUMBER: _builtins.int
     root_certificate_pem: _builtins.str
     """ECDSA P-256"""
     root_digest: _builtins.str
@@ -271,6 +273,9 @@ class Cluster(_message.Message):
     """Ed25519, 32 bytes: signs endpoints (core/endpoints.py)"""
     subnet_prefix_length: _builtins.int
     """default 24"""
+    last_node_index: _builtins.int
+    """given out last: the next one is above it, so that a freed one rests"""
+    last_network_index: _builtins.int
     @_builtins.property
     def meta(self) -> Global___Meta: ...
     @_builtins.property
@@ -304,10 +309,12 @@ class Cluster(_message.Message):
         heartbeat_period: _duration_pb2.Duration | None = ...,
         rotation_deadline: _duration_pb2.Duration | None = ...,
         retire_grace: _duration_pb2.Duration | None = ...,
+        last_node_index: _builtins.int = ...,
+        last_network_index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_period", b"heartbeat_period", "key_rotation_period", b"key_rotation_period", "meta", b"meta", "retire_grace", b"retire_grace", "rotation_deadline", b"rotation_deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_pools", b"address_pools", "endpoint_public_key", b"endpoint_public_key", "heartbeat_period", b"heartbeat_period", "key_rotation_period", b"key_rotation_period", "meta", b"meta", "retire_grace", b"retire_grace", "root_certificate_pem", b"root_certificate_pem", "root_digest", b"root_digest", "rotation_deadline", b"rotation_deadline", "subnet_prefix_length", b"subnet_prefix_length"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_pools", b"address_pools", "endpoint_public_key", b"endpoint_public_key", "heartbeat_period", b"heartbeat_period", "key_rotation_period", b"key_rotation_period", "last_network_index", b"last_network_index", "last_node_index", b"last_node_index", "meta", b"meta", "retire_grace", b"retire_grace", "root_certificate_pem", b"root_certificate_pem", "root_digest", b"root_digest", "rotation_deadline", b"rotation_deadline", "subnet_prefix_length", b"subnet_prefix_length"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -401,6 +408,7 @@ class Node(_message.Message):
     CERTIFICATE_GENERATION_FIELD_NUMBER: _builtins.int
     DESIRED_ROLE_FIELD_NUMBER: _builtins.int
     DEMOTED_FIELD_NUMBER: _builtins.int
+    DRAINED_BY_FORCE_FIELD_NUMBER: _builtins.int
     role: Global___Role.ValueType
     hostname: _builtins.str
     index: _builtins.int
@@ -423,6 +431,8 @@ class Node(_message.Message):
     """as the operator wants it; unset: the role it has"""
     demoted: _builtins.bool
     """no manager any more, and its worker has not registered yet"""
+    drained_by_force: _builtins.bool
+    """no tasks and no networks' keys, whatever it says, until it is available again"""
     @_builtins.property
     def meta(self) -> Global___Meta: ...
     @_builtins.property
@@ -448,10 +458,11 @@ class Node(_message.Message):
         certificate_generation: _builtins.int = ...,
         desired_role: Global___Role.ValueType = ...,
         demoted: _builtins.bool = ...,
+        drained_by_force: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "availability", b"availability", "bootstrap_address", b"bootstrap_address", "capabilities", b"capabilities", "certificate_generation", b"certificate_generation", "data_path_address", b"data_path_address", "demoted", b"demoted", "desired_role", b"desired_role", "fenced", b"fenced", "hostname", b"hostname", "index", b"index", "labels", b"labels", "message", b"message", "meta", b"meta", "role", b"role", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "availability", b"availability", "bootstrap_address", b"bootstrap_address", "capabilities", b"capabilities", "certificate_generation", b"certificate_generation", "data_path_address", b"data_path_address", "demoted", b"demoted", "desired_role", b"desired_role", "drained_by_force", b"drained_by_force", "fenced", b"fenced", "hostname", b"hostname", "index", b"index", "labels", b"labels", "message", b"message", "meta", b"meta", "role", b"role", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
