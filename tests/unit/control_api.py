@@ -137,6 +137,11 @@ def named(rpc: str, ref: str, **fields: Any) -> Call:
     return lambda api: getattr(api, rpc)(request, NO_CONTEXT)
 
 
+def update_deadline(seconds: int) -> Call:
+    request = control.UpdateClusterRequest(key_rotation_deadline=Duration(seconds=seconds))
+    return lambda api: api.UpdateCluster(request, NO_CONTEXT)
+
+
 def update_period(seconds: int) -> Call:
     request = control.UpdateClusterRequest(key_rotation_period=Duration(seconds=seconds))
     return lambda api: api.UpdateCluster(request, NO_CONTEXT)

@@ -175,6 +175,10 @@ def test_a_new_cluster_has_defaults() -> None:
             local_pb2.InitRequest(key_rotation_period=Duration(seconds=1)),
             "rotation period of 1 s is out of range",
         ),
+        (
+            local_pb2.InitRequest(key_rotation_deadline=Duration(seconds=1)),
+            "rotation deadline of 1 s is out of range",
+        ),
         (local_pb2.InitRequest(address_pools=["10.0.0.0/33"]), "invalid address pool '10.0.0.0/33'"),
         (local_pb2.InitRequest(address_pools=["10.0.0.1/8"]), "has host bits set"),
         (local_pb2.InitRequest(subnet_prefix_length=31), "length 31 do not fit the address pool 10.0.0.0/8"),

@@ -12,6 +12,7 @@ from tests.unit.control_api import (
     make_api,
     make_swarm,
     named,
+    update_deadline,
     update_period,
 )
 
@@ -205,6 +206,15 @@ REFUSALS: list[tuple[str, Call, type[SwarmnetError], str, str]] = [
         InvalidArgument,
         "rotation period of 59 s is out of range",
         "30 days",
+    ),
+    ("short deadline", update_deadline(9), InvalidArgument, "deadline of 9 s is out of range", "10 seconds"),
+    ("long deadline", update_deadline(3601), InvalidArgument, "out of range", "1 hour"),
+    (
+        "force without drain",
+        named("UpdateNode", "w1", availability=types.AVAILABILITY_PAUSE, force=True),
+        InvalidArgument,
+        "force goes with draining only",
+        "--availability drain --force",
     ),
     ("long period", update_period(31 * 86400), InvalidArgument, "out of range", "1 minute"),
 ]

@@ -43,7 +43,7 @@ def test_init_says_how_the_others_join(host: Host) -> None:
     fake.answers["Init"] = [
         local_pb2.InitResponse(node_id="m" * 25, worker_token=TOKEN, address="10.0.0.1:2378")
     ]
-    line = "swarm init --key-rotation-period 6h --default-addr-pool 10.20.0.0/16"
+    line = "swarm init --key-rotation-period 6h --key-rotation-deadline 90s --default-addr-pool 10.20.0.0/16"
     assert host.swarmnet(*line.split(), "--default-addr-pool-mask-length", "26").out == (
         f"Swarm initialized: current node ({'m' * 25}) is now a manager.\n"
         "\n"
@@ -56,6 +56,7 @@ def test_init_says_how_the_others_join(host: Host) -> None:
     )
     (request,) = fake.requests["Init"]
     assert request.key_rotation_period.seconds == 6 * 3600
+    assert request.key_rotation_deadline.seconds == 90
     assert (request.address_pools, request.subnet_prefix_length) == (["10.20.0.0/16"], 26)
 
 

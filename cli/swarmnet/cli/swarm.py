@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _ROLES: Final = {"worker": types.ROLE_WORKER, "manager": types.ROLE_MANAGER}
 _rotation_period = click.option("--key-rotation-period", callback=duration_option, metavar="TIME",
                                 help="How long a key is used. [default: 12h]")  # fmt: skip
+_rotation_deadline = click.option("--key-rotation-deadline", callback=duration_option, metavar="TIME",
+                                  help="Fence nodes that are later. [default: 5m]")  # fmt: skip
 _which = (
     click.option("--manager", "kind", flag_value="manager", help="This host's swarmnet-manager."),
     click.option("--worker", "kind", flag_value="worker", help="This host's swarmnet-worker."),
@@ -40,6 +42,7 @@ swarm.add_command(backup.restore)
 
 @swarm.command()
 @_rotation_period
+@_rotation_deadline
 @click.option("--default-addr-pool", "pools", multiple=True, metavar="CIDR",
               help="Where subnets of networks come from. [default: 10.0.0.0/8]")  # fmt: skip
 @click.option("--default-addr-pool-mask-length", "prefix", default="0", metavar="BITS",
@@ -50,6 +53,7 @@ def init(
     session: Session,
     *,
     key_rotation_period: Duration | None,
+    key_rotation_deadline: Duration | None,
     pools: tuple[str, ...],
     prefix: str,
     force_new_cluster: bool,
@@ -65,6 +69,7 @@ def init(
     """
     request = local_pb2.InitRequest(
         key_rotation_period=key_rotation_period,
+        key_rotation_deadline=key_rotation_deadline,
         address_pools=pools,
         subnet_prefix_length=parse_count(prefix, "--default-addr-pool-mask-length"),
         force_new_cluster=force_new_cluster,
@@ -194,17 +199,22 @@ def leave(session: Session, force: bool, kind: Kind | None) -> None:
 
 @swarm.command()
 @_rotation_period
+@_rotation_deadline
 @click.pass_obj
-def update(session: Session, key_rotation_period: Duration | None) -> None:
+def update(
+    session: Session, key_rotation_period: Duration | None, key_rotation_deadline: Duration | None
+) -> None:
     """Change the settings of the swarm.
 
     \b
     Example:
       swarmnet swarm update --key-rotation-period 6h
     """
-    if key_rotation_period is None:
+    if key_rotation_period is None and key_rotation_deadline is None:
         raise InvalidArgument("nothing to update", hint="Give --key-rotation-period TIME, for example 6h.")
-    request = control_pb2.UpdateClusterRequest(key_rotation_period=key_rotation_period)
+    request = control_pb2.UpdateClusterRequest(
+        key_rotation_period=key_rotation_period, key_rotation_deadline=key_rotation_deadline
+    )
     session.manager.call(lambda control: control.UpdateCluster, request, repeatable=True)
     click.echo("Swarm updated.")
 

@@ -46,7 +46,11 @@ RETIRE_GRACE_S: Final = 10
 """How long an epoch is still received after the last node stopped sending with it."""
 MIN_RETIRE_GRACE_S: Final = 1
 MAX_RETIRE_GRACE_S: Final = 3600
+HURRIED_GRACE_S: Final = 2
+"""When another rotation waits already, as after a node's removal: packets are not under way that long."""
 ROTATION_DEADLINE_S: Final = 300
+MIN_ROTATION_DEADLINE_S: Final = 10
+MAX_ROTATION_DEADLINE_S: Final = 3600
 
 # Certificates.
 CERTIFICATE_LIFETIME_S: Final = 90 * 24 * 3600

@@ -29,7 +29,7 @@ from swarmnet.core.state import Transaction
 from swarmnet.core.timestamps import duration, seconds
 from swarmnet.manager.allocator import next_node_index
 from swarmnet.manager.ca.authority import Authority
-from swarmnet.manager.control.cluster import TOKEN_BYTES, check_rotation_period
+from swarmnet.manager.control.cluster import TOKEN_BYTES, check_rotation_deadline, check_rotation_period
 from swarmnet.manager.keymanager import create_scope
 
 
@@ -38,6 +38,7 @@ class Wishes:
     """What an operator chose for a new cluster."""
 
     rotation_period: Duration
+    rotation_deadline: Duration
     pools: tuple[str, ...]
     subnet_prefix_length: int
 
@@ -48,10 +49,14 @@ def checked(request: local_pb2.InitRequest) -> Wishes:
     if request.HasField("key_rotation_period"):
         period = request.key_rotation_period
         check_rotation_period(period)
+    deadline = duration(ROTATION_DEADLINE_S)
+    if request.HasField("key_rotation_deadline"):
+        deadline = request.key_rotation_deadline
+        check_rotation_deadline(deadline)
     length = request.subnet_prefix_length or SUBNET_PREFIX_LENGTH
     pools = tuple(request.address_pools) or (ADDRESS_POOL,)
     _check_pools(pools, length)
-    return Wishes(period, pools, length)
+    return Wishes(period, deadline, pools, length)
 
 
 def _check_pools(pools: Sequence[str], length: int) -> None:
@@ -90,8 +95,8 @@ def found(
             address_pools=wishes.pools,
             subnet_prefix_length=wishes.subnet_prefix_length,
             heartbeat_period=duration(HEARTBEAT_PERIOD_S),
-            rotation_deadline=duration(ROTATION_DEADLINE_S),
             retire_grace=duration(RETIRE_GRACE_S),
+            rotation_deadline=wishes.rotation_deadline,
         )
     )
     transaction.put(

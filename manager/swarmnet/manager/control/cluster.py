@@ -14,8 +14,10 @@ from swarmnet.core.errors import InvalidArgument
 from swarmnet.core.limits import (
     MAX_KEY_ROTATION_PERIOD_S,
     MAX_RETIRE_GRACE_S,
+    MAX_ROTATION_DEADLINE_S,
     MIN_KEY_ROTATION_PERIOD_S,
     MIN_RETIRE_GRACE_S,
+    MIN_ROTATION_DEADLINE_S,
 )
 from swarmnet.core.state import Transaction
 from swarmnet.manager.ca.tokens import token_of
@@ -42,6 +44,16 @@ def _check_retire_grace(grace: Duration) -> None:
         )
 
 
+def check_rotation_deadline(deadline: Duration) -> None:
+    """InvalidArgument outside of 10 seconds to 1 hour."""
+    seconds = deadline.ToTimedelta().total_seconds()
+    if not MIN_ROTATION_DEADLINE_S <= seconds <= MAX_ROTATION_DEADLINE_S:
+        raise InvalidArgument(
+            f"a key rotation deadline of {seconds:g} s is out of range",
+            hint="Use 10 seconds to 1 hour, such as 5m: nodes are given up that do not answer so long.",
+        )
+
+
 def secrets_of(transaction: Transaction) -> store.ClusterSecrets:
     found = transaction.get(store.ClusterSecrets, transaction.cluster().meta.id)
     assert found is not None, "a cluster without its secrets"
@@ -57,18 +69,22 @@ class ClusterNoun(Noun):
     async def UpdateCluster(
         self, request: control.UpdateClusterRequest, context: object
     ) -> control.GetClusterResponse:
-        if request.HasField("key_rotation_period") or not request.HasField("retire_grace"):
+        if request.HasField("key_rotation_period"):
             check_rotation_period(request.key_rotation_period)
+        if request.HasField("key_rotation_deadline"):
+            check_rotation_deadline(request.key_rotation_deadline)
         if request.HasField("retire_grace"):
             _check_retire_grace(request.retire_grace)
 
         def decide(transaction: Transaction) -> None:
             cluster = transaction.edit(transaction.cluster())
+            if request.HasField("key_rotation_deadline"):
+                cluster.rotation_deadline.CopyFrom(request.key_rotation_deadline)
+            if request.HasField("retire_grace"):
+                cluster.retire_grace.CopyFrom(request.retire_grace)
             if request.HasField("key_rotation_period"):
                 cluster.key_rotation_period.CopyFrom(request.key_rotation_period)
                 _bring_forward(transaction, self._store.now(), request.key_rotation_period)
-            if request.HasField("retire_grace"):
-                cluster.retire_grace.CopyFrom(request.retire_grace)
             transaction.put(cluster)
 
         await self._store.transact(decide)
