@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from tests.unit.control_api import NO_CONTEXT, MadeUpManagers, WatchContext, make_api, make_swarm
-from tests.unit.local_raft import put
+from tests.unit.local_raft import PERIOD_S, put
 
 from swarmnet.api.v1 import control_pb2 as control
 from swarmnet.api.v1 import store_pb2 as store
@@ -20,6 +20,7 @@ from swarmnet.core.keys import GOSSIP_SCOPE
 from swarmnet.core.limits import RETIRE_GRACE_S
 from swarmnet.core.secret import SecretBytes
 from swarmnet.manager.control.servicer import Control
+from swarmnet.manager.entitlement import entitled
 from swarmnet.manager.keymanager import terms_of
 from swarmnet.manager.store import Store
 
@@ -196,6 +197,29 @@ async def test_what_a_removed_node_knew_is_rekeyed(api: Control, swarm: Store) -
     assert not front.again
 
 
+async def test_a_node_drained_by_force_loses_its_networks_at_once(api: Control, swarm: Store) -> None:
+    """Its task has not ended, and may never say so; gossip it keeps, as it stays a worker."""
+    running = types.Task(
+        meta=types.Meta(id="t"),
+        node_id="node-w1",
+        state=types.TASK_STATE_RUNNING,
+        spec=types.ServiceSpec(networks=["net-front"]),
+    )
+    put(swarm.state, running)
+    request = control.UpdateNodeRequest(ref="w1", availability=types.AVAILABILITY_DRAIN, force=True)
+    for _ in range(2):  # told twice, it happens once
+        await api.UpdateNode(request, NO_CONTEXT)
+        assert entitled(swarm.state, "net-front") == frozenset()
+        assert entitled(swarm.state, GOSSIP_SCOPE) == {"node-w1", "node-w2"}
+    scopes = {scope.meta.id: (scope.again, scope.reason) for scope in swarm.state.all(types.KeyScope)}
+    assert scopes["net-front"] == (True, "node drained by force")
+    assert scopes["net-plain"] == scopes[GOSSIP_SCOPE] == (False, "")
+    drain = control.UpdateNodeRequest(ref="w1", availability=types.AVAILABILITY_DRAIN)
+    assert (await api.UpdateNode(drain, NO_CONTEXT)).node.drained_by_force
+    active = control.UpdateNodeRequest(ref="w1", availability=types.AVAILABILITY_ACTIVE)
+    assert not (await api.UpdateNode(active, NO_CONTEXT)).node.drained_by_force
+
+
 @pytest.mark.parametrize(
     ("ref", "scopes"),
     [("", {"gossip", "net-front", "net-plain"}), ("gossip", {"gossip"}), ("front", {"net-front"})],
@@ -249,6 +273,13 @@ async def test_a_grace_out_of_range_is_refused(api: Control, grace_ms: int) -> N
         await api.UpdateCluster(control.UpdateClusterRequest(retire_grace=grace), NO_CONTEXT)
     answer = await api.GetCluster(control.GetClusterRequest(), NO_CONTEXT)
     assert terms_of(answer.cluster).grace_s == RETIRE_GRACE_S
+
+
+async def test_the_deadline_can_be_changed_alone(api: Control, swarm: Store) -> None:
+    request = control.UpdateClusterRequest(key_rotation_deadline=Duration(seconds=30))
+    answer = await api.UpdateCluster(request, NO_CONTEXT)
+    assert answer.cluster.rotation_deadline.seconds == 30
+    assert answer.cluster.key_rotation_period.seconds == PERIOD_S
 
 
 async def test_tasks_are_listed_by_service_and_node(api: Control, swarm: Store) -> None:

@@ -114,6 +114,11 @@ def test_rm_goes_on_after_a_failure_and_tells_it(host: Host) -> None:
                 remove_labels=["old"],
             ),
         ),
+        (
+            "node update --availability drain --force w1",
+            "UpdateNode",
+            control.UpdateNodeRequest(ref="w1", availability=types.AVAILABILITY_DRAIN, force=True),
+        ),
         ("node update w1", "UpdateNode", control.UpdateNodeRequest(ref="w1")),
         (
             "node update --role manager w1",

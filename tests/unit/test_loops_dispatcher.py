@@ -45,7 +45,8 @@ class Bench:
 
     def __init__(self) -> None:
         self.store = Store(lambda: local.NOW)
-        self.store.attach(local.LocalRaft(self.store))
+        self.raft = local.LocalRaft(self.store)
+        self.store.attach(self.raft)
         self.now = 1000.0
         self.service = DispatcherService(self.store, lambda: MANAGERS, lambda: self.now)
         local.fill(self.store.state, *(new_worker(f"w{n}", n) for n in (1, 2, 3)), local.network("net"))
@@ -204,6 +205,49 @@ async def test_a_new_session_has_acknowledged_nothing_yet(bench: Bench) -> None:
     bench.service.acks.put("node-w1", dispatcher.KeyReport(scopes=[before]))
     await bench.worker(1).until(lambda a: True)
     assert bench.service.acks.of(GOSSIP_SCOPE) == {}
+
+
+async def test_what_is_said_while_a_node_registers_is_of_the_session_before(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = dispatcher.ScopeReport(scope=GOSSIP_SCOPE, installed=[1], sending=1)
+
+    async def slowly(raw: bytes, timeout_s: float = 5.0) -> object:
+        bench.service.acks.put("node-w1", dispatcher.KeyReport(scopes=[before]))
+        return bench.store.apply(bench.store.state.index + 1, raw)
+
+    monkeypatch.setattr(bench.raft, "propose", slowly)
+    await bench.worker(1).until(lambda a: True)
+    assert bench.service.acks.of(GOSSIP_SCOPE) == {}
+
+
+async def test_a_node_drained_by_force_is_told_to_have_nothing(bench: Bench) -> None:
+    """Its tasks are not orphans yet, and its worker may be slow: the keys are withdrawn first."""
+    await bench.put(assigned("a", "node-w1", "net-net"))
+    worker = bench.worker(1)
+    await worker.until(lambda a: len(a.keys) == 2)
+    await bench.edit(types.Node, "node-w1", lambda n: setattr(n, "drained_by_force", True))
+    told = await worker.until(lambda a: len(a.keys) == 1)
+    assert [each.scope for each in told.keys] == [GOSSIP_SCOPE]
+    assert (list(told.tasks), list(told.networks)) == ([], [])
+
+
+async def test_what_an_older_session_still_says_of_keys_does_not_count(bench: Bench) -> None:
+    """It may be of before the host restarted, and under way for long."""
+    first = bench.worker(1)
+    await first.until(lambda a: bool(a.keys))
+    second = bench.worker(1)
+    first.acknowledge()  # handed to the manager at the same moment as the second's hello
+    await second.until(lambda a: bool(a.keys))
+    with pytest.raises(Unavailable):
+        await first.ended()
+    assert bench.service.acks.of(GOSSIP_SCOPE) == {}
+    heard = asyncio.Event()
+    bench.service.acks.on_change = heard.set
+    second.acknowledge()
+    async with asyncio.timeout(5):
+        await heard.wait()
+    assert bench.service.acks.of(GOSSIP_SCOPE)["node-w1"].sending == 1
 
 
 async def test_a_second_session_ends_the_first(bench: Bench) -> None:

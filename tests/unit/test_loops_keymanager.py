@@ -135,7 +135,10 @@ def test_a_silent_node_is_fenced_and_all_that_it_held_is_rekeyed() -> None:
     swarm = Swarm()
     swarm.ask(NET)
     assert swarm.settle() == local.NOW + 300
-    swarm.settle(after_s=300)
+    swarm.now += 300
+    local.commit(swarm.state, lambda t: KeyManager(swarm.acks.of).plan(t, swarm.now))
+    assert swarm.scope(NET).epochs[-1].role == types.EPOCH_ROLE_CURRENT  # it cannot come back in between
+    swarm.settle()
     node = swarm.state.get(types.Node, "node-w1")
     assert node is not None
     assert (node.fenced, node.state) == (True, types.NODE_STATE_DOWN)

@@ -229,6 +229,25 @@ def test_a_drained_nodes_tasks_stop_and_get_successors() -> None:
     assert len(by_slot(state)) == 3
 
 
+def test_a_node_drained_by_force_has_lost_its_tasks_whatever_it_says() -> None:
+    state = swarm(local.service("web", 3, ["net-net"]))
+    (lost,) = [t.meta.id for t in local.tasks(state) if t.node_id == "node-w1"]
+
+    def force(node: types.Node) -> None:
+        node.availability, node.drained_by_force = types.AVAILABILITY_DRAIN, True
+
+    local.edit(state, types.Node, "node-w1", force)
+    local.settle(state, *ALL)
+    found = state.get(types.Task, lost)
+    assert found is not None
+    assert (found.state, found.message) == (types.TASK_STATE_ORPHANED, "node w1 was drained by force")
+    assert "node-w1" not in {t.node_id for t in by_slot(state).values()}
+    assert len(by_slot(state)) == 3
+    scope = state.get(types.KeyScope, "net-net")
+    assert scope is not None
+    assert not scope.again  # who forces it asks for the rotation, once
+
+
 def global_service(*constraints: str) -> types.Service:
     return local.service("web", mode=types.SERVICE_MODE_GLOBAL, constraints=constraints)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core import rotation
-from swarmnet.core.limits import MAX_LIVE_EPOCHS, RETIRE_GRACE_S
+from swarmnet.core.limits import HURRIED_GRACE_S, MAX_LIVE_EPOCHS, RETIRE_GRACE_S
 from swarmnet.core.rotation import PREPARE, RETIRE, STABLE, SWITCH, Report, Step, Terms
 from swarmnet.core.timestamps import seconds
 
@@ -117,6 +117,21 @@ def test_the_grace_time_is_the_one_that_is_set() -> None:
     dropped = rotation.advance(w.scope, w.up(), w.told, w.now + 2, terms).scope
     assert dropped is not None
     assert dropped.phase == STABLE
+
+
+def test_the_grace_is_short_when_the_next_rotation_waits() -> None:
+    """A node that was removed during a rotation knows the new epoch: it is replaced within 10 s, too."""
+    w = world("a")
+    w.scope.again = True
+    for _ in range(3):
+        w.step()
+        w.report()
+    assert w.scope.phase == RETIRE
+    w.scope.again = True
+    assert w.step().wake_at == START + HURRIED_GRACE_S
+    w.now = START + HURRIED_GRACE_S
+    w.step()
+    assert w.step().create == 3
 
 
 def test_with_nobody_to_wait_for_everything_passes_at_once() -> None:

@@ -141,6 +141,7 @@ def inspect(session: Session, nodes: tuple[str, ...], pretty: bool, format_: str
 @click.argument("node_ref", metavar="NODE")
 @click.option("--role", type=click.Choice(list(_ROLES)), help="As node promote and node demote.")
 @click.option("--availability", type=click.Choice(list(_AVAILABILITIES)), help="drain: no tasks.")
+@click.option("-f", "--force", is_flag=True, help="With drain: give its tasks up, replace its keys, at once.")
 @click.option("--label-add", "labels", multiple=True, metavar="KEY[=VALUE]", help="Set a label.")
 @click.option("--label-rm", "remove_labels", multiple=True, metavar="KEY", help="Take a label away.")
 @click.pass_obj
@@ -150,10 +151,14 @@ def update(
     node_ref: str,
     role: str | None,
     availability: str | None,
+    force: bool,
     labels: tuple[str, ...],
     remove_labels: tuple[str, ...],
 ) -> None:
     """Change a node's role, availability and labels.
+
+    A drained node's tasks are stopped and move to others; the keys of their networks go with the last one.
+    With --force nobody waits for the node: its tasks are given up at once, and these networks get new keys.
 
     \b
     Example:
@@ -165,6 +170,7 @@ def update(
         labels=parse_pairs(labels, "--label-add"),
         remove_labels=remove_labels,
         role=_ROLES[role] if role else None,
+        force=force,
     )
     session.manager.call(lambda control: control.UpdateNode, request, repeatable=True)
     click.echo(node_ref)

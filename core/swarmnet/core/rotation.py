@@ -6,7 +6,8 @@
       |
     SWITCH   n previous, n+1 current      until every holder sends with n+1
       |
-    RETIRE   n previous, n+1 current      for the grace time, for packets still under way
+    RETIRE   n previous, n+1 current      for the grace time, for packets still under way; less of it when
+      |                                   another rotation waits: a node was removed, and knows n+1
       |
     STABLE   n+1 current
 
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from swarmnet.api.v1 import types_pb2 as types
-from swarmnet.core.limits import EPOCHS_SKIPPED, RETIRE_GRACE_S
+from swarmnet.core.limits import EPOCHS_SKIPPED, HURRIED_GRACE_S, RETIRE_GRACE_S
 from swarmnet.core.timestamps import seconds, stamp
 
 STABLE: Final = types.ROTATION_PHASE_STABLE
@@ -182,7 +183,7 @@ def _retire(
 ) -> Step:
     if any(node in reports for node in waiting):
         return Step(now, _in_phase(scope, SWITCH, now))  # it was down, and still sends with the old one
-    over = seconds(scope.phase_started_at) + grace_s
+    over = seconds(scope.phase_started_at) + (min(grace_s, HURRIED_GRACE_S) if scope.again else grace_s)
     if up and now < over:
         return Step(over)
     if waiting:  # not heard of since this leader leads: it reports, or it is down soon

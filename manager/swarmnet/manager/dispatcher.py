@@ -118,6 +118,7 @@ class DispatcherService(dispatcher_pb2_grpc.DispatcherServicer):
     def _open(self, node_id: str) -> WorkerSession:
         if self._refusal is not None:
             raise self._refusal
+        self.acks.forget(node_id)  # also what an older session was told while this one registered
         if (older := self._sessions.get(node_id)) is not None:
             older.close(Unavailable("this node opened another session"))
         session = self._sessions[node_id] = WorkerSession(node_id)
@@ -129,6 +130,8 @@ class DispatcherService(dispatcher_pb2_grpc.DispatcherServicer):
         """Take what the worker says until it stops; however that ends, it ends the session."""
         try:
             async for message in incoming:
+                if self._sessions.get(session.node_id) is not session:
+                    break  # what was still under way in it may be of another life of this node
                 if not await self._take(session.node_id, message):
                     break
             session.close()

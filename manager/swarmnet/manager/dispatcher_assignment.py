@@ -19,7 +19,7 @@ from swarmnet.core.state import Object, State
 from swarmnet.core.timestamps import seconds
 from swarmnet.manager.entitlement import holders
 from swarmnet.manager.roles import is_leaving_work
-from swarmnet.manager.tasks import is_on_node
+from swarmnet.manager.tasks import is_lost, is_on_node
 
 KINDS: Final[tuple[type[Object], ...]] = (
     types.Cluster,
@@ -70,7 +70,7 @@ class Picture:
             endpoint_public_key=self._cluster.endpoint_public_key if self._cluster is not None else b"",
             gossip_peers=self._gossip_peers(node),
             managers=self._managers,
-            tasks=[self._task(task) for task in tasks] if not node.fenced else [],
+            tasks=[self._task(task) for task in tasks] if not is_lost(node) else [],
             networks=[self._network(network, node_id) for network in networks],
             keys=[keys for scope in scopes if (keys := self._keys_of(scope)) is not None],
             heartbeat_period_ms=round(heartbeat_period_s(self._cluster) * 1000),

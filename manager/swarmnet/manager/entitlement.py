@@ -15,13 +15,16 @@ def holders(nodes: Iterable[types.Node], tasks: Iterable[types.Task]) -> Mapping
     """Scope id -> ids of the nodes entitled to its keys, for every scope that anybody is entitled to.
 
     A node is entitled from a task's assignment until the task has really ended, so that one that is being
-    stopped can still answer. A fenced node is entitled to nothing.
+    stopped can still answer. A fenced node is entitled to nothing, one that was drained by force to no
+    network's keys.
     """
+    nodes = list(nodes)
     workers = {n.meta.id for n in nodes if n.role == types.ROLE_WORKER and not n.fenced}
     found: dict[str, set[str]] = defaultdict(set)
     found[GOSSIP_SCOPE] = workers
+    trusted = workers - {n.meta.id for n in nodes if n.drained_by_force}
     for task in tasks:
-        if is_on_node(task) and task.node_id in workers:
+        if is_on_node(task) and task.node_id in trusted:
             for network_id in task.spec.networks:
                 found[network_id].add(task.node_id)
     return {scope: frozenset(ids) for scope, ids in found.items()}

@@ -63,18 +63,21 @@ def request_rotation(transaction: Transaction, scope_ids: Iterable[str], reason:
     return tuple(found)
 
 
-def rekey_without(transaction: Transaction, node_id: str, reason: str) -> tuple[str, ...]:
-    """Rotate every scope that the node has keys of: a manager those of all.
+def rekey_without(
+    transaction: Transaction, node_id: str, reason: str, *, stays: bool = False
+) -> tuple[str, ...]:
+    """Rotate every scope that the node has keys of: a manager those of all. One that `stays` keeps gossip's.
 
-    For when it is removed, fenced or gets another role; call it before that.
+    For when it is removed, fenced, drained by force or gets another role; call it before that. All tasks
+    become preconditions: one that is placed there meanwhile gives it another key.
     """
     node = transaction.get(types.Node, node_id)
     if node is not None and node.role == types.ROLE_MANAGER:
-        held = sorted(scope.meta.id for scope in transaction.scan(types.KeyScope))
+        held = {scope.meta.id for scope in transaction.scan(types.KeyScope)}
     else:
-        found = holders(transaction.scan(types.Node), transaction.scan(types.Task))
-        held = sorted(scope for scope, nodes in found.items() if node_id in nodes)
-    return request_rotation(transaction, held, reason)
+        found = holders(transaction.scan(types.Node), transaction.all(types.Task))
+        held = {scope for scope, nodes in found.items() if node_id in nodes}
+    return request_rotation(transaction, sorted(held - {GOSSIP_SCOPE} if stays else held), reason)
 
 
 def terms_of(cluster: types.Cluster) -> Terms:
@@ -103,9 +106,11 @@ class KeyManager:
             if batch.full:
                 break
             step = self._advance(transaction, scope_id, waited_on, now, terms=terms, batch=batch)
-            late.update(dict.fromkeys(step.fence, scope_id))
-            if not step.fence:
-                wake.append(step.wake_at)
+            if step.fence:  # and go on without them, before they can register again
+                late.update(dict.fromkeys(step.fence, scope_id))
+                waited_on -= step.fence
+                step = self._advance(transaction, scope_id, waited_on, now, terms=terms, batch=batch)
+            wake.append(step.wake_at)
         for node_id, scope_id in late.items():
             self._fence(transaction, node_id, scope_id, terms)
         return min(wake, default=None)

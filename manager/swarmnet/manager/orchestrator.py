@@ -53,7 +53,8 @@ class _Pass:
         """Tasks on lost nodes end as orphans.
 
         A silent node may still hold its networks' keys, and even run the tasks: the networks are rekeyed, so
-        that it cannot speak for addresses that others get. Who removes or fences a node sees to that itself.
+        that it cannot speak for addresses that others get. Who removes, fences or drains it by force sees
+        to that itself.
         """
         silent: set[str] = set()
         for task in list(self._tasks.values()):
@@ -61,7 +62,7 @@ class _Pass:
             if not is_on_node(task) or not is_lost(node) or self._batch.full:
                 continue
             self._orphan(task, node)
-            if node is not None and not node.fenced:
+            if node is not None and not (node.fenced or node.drained_by_force):
                 silent.update(task.spec.networks)
         request_rotation(self._transaction, sorted(silent), "node down")
 
@@ -146,7 +147,7 @@ class _Pass:
         changed = self._transaction.edit(task)
         changed.state = types.TASK_STATE_ORPHANED
         changed.state_at.CopyFrom(stamp(self._now))
-        changed.message = f"node {node.hostname} is down" if node is not None else "its node was removed"
+        changed.message = _why_lost(node)
         self._put(changed)
 
     def _stop_all(self, tasks: Iterable[types.Task]) -> None:
@@ -163,6 +164,12 @@ class _Pass:
         self._transaction.put(task)
         self._tasks[task.meta.id] = task
         self._batch.add(task)
+
+
+def _why_lost(node: types.Node | None) -> str:
+    if node is None:
+        return "its node was removed"
+    return f"node {node.hostname} {'was drained by force' if node.drained_by_force else 'is down'}"
 
 
 def _is_drained(node: types.Node) -> bool:

@@ -21,7 +21,12 @@ def is_wanted(task: types.Task) -> bool:
 
 
 def is_lost(node: types.Node | None) -> bool:
-    """The node's tasks are given up: it was removed, is silent, missed a rotation, or is a manager by now."""
+    """The node's tasks are given up: it was removed, is silent, missed a rotation, was drained by force, or
+    is a manager by now."""
     return (
-        node is None or node.fenced or node.state == types.NODE_STATE_DOWN or node.role == types.ROLE_MANAGER
+        node is None
+        or node.fenced
+        or node.drained_by_force
+        or node.state == types.NODE_STATE_DOWN
+        or node.role == types.ROLE_MANAGER
     )

@@ -44,11 +44,17 @@ class NodeNoun(Noun):
             )
         if request.HasField("role"):
             check_role(request.role)
+        if request.force and request.availability != types.AVAILABILITY_DRAIN:
+            raise InvalidArgument(
+                "force goes with draining only",
+                hint="Use `swarmnet node update --availability drain --force NODE`.",
+            )
 
         def decide(transaction: Transaction) -> types.Node:
             node = transaction.edit(lookup.node(transaction, request.ref))
             if request.HasField("availability"):
                 node.availability = request.availability
+                _force(transaction, node, force=request.force)
             if request.HasField("role") and request.role != wanted_role(node):
                 self._check_change(transaction, node)
                 node.desired_role = request.role
@@ -95,6 +101,14 @@ class NodeNoun(Noun):
                 hint="Run `swarmnet swarm leave` on it first. If it is lost for good: "
                 f"`swarmnet node rm --force {node.meta.id}`.",
             )
+
+
+def _force(transaction: Transaction, node: types.Node, *, force: bool) -> None:
+    """Being drained by force lasts for as long as the node is drained, however often that is said."""
+    if force:
+        rekey_without(transaction, node.meta.id, "node drained by force", stays=True)
+    drained = node.availability == types.AVAILABILITY_DRAIN
+    node.drained_by_force = drained and (force or node.drained_by_force)
 
 
 def _check_down(node: types.Node, *, force: bool) -> None:
