@@ -16,7 +16,9 @@ _PATIENCE_S = 5.0
 class ObedientWorker:
     """With `obeys`, it acknowledges every assignment: all keys installed, all tasks running or stopped."""
 
-    def __init__(self, service: DispatcherService, name: str, index: int, *, obeys: bool = True) -> None:
+    def __init__(
+        self, service: DispatcherService, name: str, index: int, *, obeys: bool = True, key_offer: bytes = b""
+    ) -> None:
         self.node_id = f"node-{name}"
         self.latest = dispatcher.Assignment()
         self.received: list[dispatcher.Assignment] = []
@@ -31,6 +33,7 @@ class ObedientWorker:
                 gossip_address=f"192.0.2.{index}:7946",
                 data_path_address=f"192.0.2.{index}",
                 capabilities=types.NodeCapabilities(esp=True, images=["host"]),
+                key_offer=key_offer,
             )
         )
         self.session = asyncio.create_task(self._run())

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from tests.unit import local_raft as local
+from tests.unit.dispatcher_bench import MANAGERS, Bench, assigned, new_worker, running
 from tests.unit.obedient_worker import ObedientWorker
 
 from swarmnet.api.v1 import dispatcher_pb2 as dispatcher
@@ -15,94 +16,17 @@ from swarmnet.core.errors import AlreadyExists, InvalidArgument, NotLeader, Swar
 from swarmnet.core.keys import GOSSIP_SCOPE
 from swarmnet.core.state import State, Transaction
 from swarmnet.core.timestamps import duration, stamp
-from swarmnet.manager.dispatcher import DispatcherService, _register
+from swarmnet.manager.dispatcher import _register
 from swarmnet.manager.dispatcher_assignment import Picture
 from swarmnet.manager.dispatcher_liveness import Liveness
 from swarmnet.manager.dispatcher_status import Statuses
 from swarmnet.manager.identity import Caller, CallerRole, set_caller
-from swarmnet.manager.store import Store
-
-MANAGERS = (dispatcher.ManagerAddress(node_id="m1", address="192.0.2.100:2377"),)
-
-
-def new_worker(name: str, index: int) -> types.Node:
-    """As the CA makes it: never heard of yet."""
-    return types.Node(meta=types.Meta(id=f"node-{name}"), role=types.ROLE_WORKER, index=index)
-
-
-def assigned(name: str, node_id: str, *networks: str) -> types.Task:
-    return types.Task(
-        meta=types.Meta(id=name),
-        node_id=node_id,
-        state=types.TASK_STATE_ASSIGNED,
-        desired_state=types.TASK_STATE_RUNNING,
-        spec=types.ServiceSpec(name="web", networks=networks),
-    )
-
-
-class Bench:
-    """A dispatcher whose loops run, with a hand-driven clock."""
-
-    def __init__(self) -> None:
-        self.store = Store(lambda: local.NOW)
-        self.raft = local.LocalRaft(self.store)
-        self.store.attach(self.raft)
-        self.now = 1000.0
-        self.service = DispatcherService(self.store, lambda: MANAGERS, lambda: self.now)
-        local.fill(self.store.state, *(new_worker(f"w{n}", n) for n in (1, 2, 3)), local.network("net"))
-        self.loops = [asyncio.create_task(loop.run()) for loop in self.service.begin()]
-        self.workers: list[ObedientWorker] = []
-
-    async def change(self, decide: Callable[[Transaction], object]) -> None:
-        await self.store.transact(decide)
-
-    async def put(self, *objects: object) -> None:
-        def decide(transaction: Transaction) -> None:
-            for each in objects:
-                transaction.put(each)  # type: ignore[arg-type]
-
-        await self.change(decide)
-
-    async def edit(self, kind: type[types.Node], id_: str, change: Callable[[types.Node], object]) -> None:
-        def decide(transaction: Transaction) -> None:
-            found = transaction.get(kind, id_)
-            assert found is not None
-            changed = transaction.edit(found)
-            change(changed)
-            transaction.put(changed)
-
-        await self.change(decide)
-
-    def worker(self, number: int, *, obeys: bool = False) -> ObedientWorker:
-        self.workers.append(ObedientWorker(self.service, f"w{number}", number, obeys=obeys))
-        return self.workers[-1]
-
-    def node(self, number: int) -> types.Node:
-        found = self.store.state.get(types.Node, f"node-w{number}")
-        assert found is not None
-        return found
-
-    def task(self, name: str) -> types.Task:
-        found = self.store.state.get(types.Task, name)
-        assert found is not None
-        return found
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        with self.store.subscribe(types.Node, types.Task) as changes:
-            async with asyncio.timeout(5):
-                while not holds():
-                    await changes.next()
 
 
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
-    made = Bench()
-    yield made
-    made.service.close_sessions(Unavailable("the test is over"))
-    for loop in made.loops:
-        loop.cancel()
-    sessions = [worker.session for worker in made.workers]
-    await asyncio.gather(*made.loops, *sessions, return_exceptions=True)
+    async with running() as made:
+        yield made
 
 
 async def fails(awaitable: Awaitable[object], kind: type[SwarmnetError]) -> str:
@@ -138,24 +62,6 @@ async def test_an_assignment_has_all_of_the_nodes_own_and_nothing_of_others(benc
     assert [keys.scope for keys in workers[2].latest.keys] == [GOSSIP_SCOPE]
 
 
-async def test_a_key_is_withdrawn_with_the_last_task_and_not_before(bench: Bench) -> None:
-    worker = bench.worker(1)
-    await bench.put(assigned("t1", "node-w1", "net-net"))
-    await worker.until(lambda a: len(a.tasks) == 1)
-
-    def stop(transaction: Transaction) -> None:
-        task = transaction.edit(bench.task("t1"))
-        task.desired_state = types.TASK_STATE_SHUTDOWN
-        transaction.put(task)
-
-    await bench.change(stop)
-    stopping = await worker.until(lambda a: a.tasks[0].task.desired_state == types.TASK_STATE_SHUTDOWN)
-    assert len(stopping.networks) == 1
-    worker.report("t1", types.TASK_STATE_SHUTDOWN)
-    over = await worker.until(lambda a: not a.tasks)
-    assert [keys.scope for keys in over.keys] == [GOSSIP_SCOPE]
-
-
 async def test_a_report_moves_a_task_on_and_causes_no_new_assignment(bench: Bench) -> None:
     worker, other = bench.worker(1), bench.worker(2)
     await bench.put(assigned("t1", "node-w1"))
@@ -178,76 +84,6 @@ async def test_changes_close_together_are_one_assignment(bench: Bench) -> None:
         await asyncio.sleep(0)
     await worker.until(lambda a: len(a.tasks) == 20)
     assert len(worker.received) <= told + 2
-
-
-async def test_a_key_report_counts_for_scopes_that_exist(bench: Bench) -> None:
-    worker = bench.worker(1)
-    await worker.until(lambda a: True)
-    heard = asyncio.Event()
-    bench.service.acks.on_change = heard.set
-    worker.say(
-        keys=dispatcher.KeyReport(
-            scopes=[
-                dispatcher.ScopeReport(scope=GOSSIP_SCOPE, installed=[1], sending=1),
-                dispatcher.ScopeReport(scope="nonsense", installed=[1], sending=1),
-            ]
-        )
-    )
-    async with asyncio.timeout(5):
-        await heard.wait()
-    assert bench.service.acks.of(GOSSIP_SCOPE)["node-w1"].sending == 1
-    assert bench.service.acks.of("nonsense") == {}
-
-
-async def test_a_new_session_has_acknowledged_nothing_yet(bench: Bench) -> None:
-    """The node may have been rebooted meanwhile."""
-    before = dispatcher.ScopeReport(scope=GOSSIP_SCOPE, installed=[1], sending=1)
-    bench.service.acks.put("node-w1", dispatcher.KeyReport(scopes=[before]))
-    await bench.worker(1).until(lambda a: True)
-    assert bench.service.acks.of(GOSSIP_SCOPE) == {}
-
-
-async def test_what_is_said_while_a_node_registers_is_of_the_session_before(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = dispatcher.ScopeReport(scope=GOSSIP_SCOPE, installed=[1], sending=1)
-
-    async def slowly(raw: bytes, timeout_s: float = 5.0) -> object:
-        bench.service.acks.put("node-w1", dispatcher.KeyReport(scopes=[before]))
-        return bench.store.apply(bench.store.state.index + 1, raw)
-
-    monkeypatch.setattr(bench.raft, "propose", slowly)
-    await bench.worker(1).until(lambda a: True)
-    assert bench.service.acks.of(GOSSIP_SCOPE) == {}
-
-
-async def test_a_node_drained_by_force_is_told_to_have_nothing(bench: Bench) -> None:
-    """Its tasks are not orphans yet, and its worker may be slow: the keys are withdrawn first."""
-    await bench.put(assigned("a", "node-w1", "net-net"))
-    worker = bench.worker(1)
-    await worker.until(lambda a: len(a.keys) == 2)
-    await bench.edit(types.Node, "node-w1", lambda n: setattr(n, "drained_by_force", True))
-    told = await worker.until(lambda a: len(a.keys) == 1)
-    assert [each.scope for each in told.keys] == [GOSSIP_SCOPE]
-    assert (list(told.tasks), list(told.networks)) == ([], [])
-
-
-async def test_what_an_older_session_still_says_of_keys_does_not_count(bench: Bench) -> None:
-    """It may be of before the host restarted, and under way for long."""
-    first = bench.worker(1)
-    await first.until(lambda a: bool(a.keys))
-    second = bench.worker(1)
-    first.acknowledge()  # handed to the manager at the same moment as the second's hello
-    await second.until(lambda a: bool(a.keys))
-    with pytest.raises(Unavailable):
-        await first.ended()
-    assert bench.service.acks.of(GOSSIP_SCOPE) == {}
-    heard = asyncio.Event()
-    bench.service.acks.on_change = heard.set
-    second.acknowledge()
-    async with asyncio.timeout(5):
-        await heard.wait()
-    assert bench.service.acks.of(GOSSIP_SCOPE)["node-w1"].sending == 1
 
 
 async def test_a_second_session_ends_the_first(bench: Bench) -> None:
@@ -345,6 +181,8 @@ def hello(**changed: object) -> dispatcher.WorkerMessage:
         [hello(gossip_address="192.0.2.1")],
         [hello(gossip_address="192.0.2.1:70000")],
         [hello(capabilities=types.NodeCapabilities(images=["x" * 1000] * 70))],
+        [hello(key_offer=b"short")],
+        [hello(key_offer=bytes(32))],
         [hello(), hello()],
         [hello(), dispatcher.WorkerMessage()],
     ],

@@ -14,6 +14,7 @@ from tests.unit.stand_in_manager import StandIn, Stream, assignment, running
 from swarmnet.api.v1 import dispatcher_pb2 as dispatcher
 from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core.errors import NoLeader
+from swarmnet.core.key_chain import KeyOffer
 from swarmnet.worker import session as session_module
 from swarmnet.worker.channel import node_channel
 from swarmnet.worker.identity import IdentityFiles
@@ -70,6 +71,29 @@ async def test_hello_comes_first_then_reports_as_they_change(manager: StandIn, t
         worker.session.report({"t1": RUNNING, "t2": FAILED}, KEYS)
         assert list((await stream.next("tasks")).statuses) == [FAILED]
         assert worker.session.manager_id == "manager 0"
+
+
+async def test_keys_come_sealed_for_this_session_alone(manager: StandIn, tmp_path: Path) -> None:
+    scope = dispatcher.ScopeKeys(scope="gossip", epochs=[dispatcher.EpochKey(number=1, secret=b"s" * 32)])
+    keys = dispatcher.Keys(scopes=[scope]).SerializeToString()
+    worker = Worker(tmp_path, manager)
+    async with worker.running():
+        stream = await manager.stream()
+        mine = KeyOffer(b"m" * 32)
+        chain = mine.managers_end((await stream.next("hello")).key_offer)
+        stream.assign(assignment(manager, key_offer=mine.public, sealed_keys=chain.seal(keys)))
+        assert list((await worker.got.get()).keys) == [scope]
+        sealed = chain.seal(keys)
+        stream.assign(assignment(manager, sealed_keys=sealed))
+        assert list((await worker.got.get()).keys) == [scope]
+        stream.assign(assignment(manager, sealed_keys=sealed))  # told again: whoever does that is no manager
+        await stream.ended()
+        assert worker.got.empty()
+        again = await manager.stream()
+        offer = (await again.next("hello")).key_offer
+        with pytest.raises(ValueError, match="not sealed by the other end"):
+            KeyOffer(b"m" * 32).managers_end(offer).open(sealed)
+        assert "keys of assignment 0 cannot be opened" in worker.session.last_error
 
 
 async def test_a_worker_without_news_sends_heartbeats(manager: StandIn, tmp_path: Path) -> None:

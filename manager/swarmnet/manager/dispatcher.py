@@ -97,13 +97,14 @@ class DispatcherService(dispatcher_pb2_grpc.DispatcherServicer):
         node_id = current_caller().node_id
         incoming = aiter(request_iterator)
         hello = await _first_message(incoming)
+        session = WorkerSession(node_id, hello.key_offer)
         self.acks.forget(node_id)
         registered = await self._store.transact(lambda t: _register(t, node_id, hello))
         if not registered:
             yield dispatcher.ManagerMessage(removed=self._farewell(node_id))
             return
         self._liveness.heard(node_id, self._monotonic())
-        session = self._open(node_id)
+        self._open(session)
         reader = asyncio.create_task(self._read(session, incoming), name=f"session of {node_id}")
         try:
             async with aclosing(session.messages()) as messages:
@@ -115,16 +116,16 @@ class DispatcherService(dispatcher_pb2_grpc.DispatcherServicer):
                 del self._sessions[node_id]
             log.info("worker session ended", node=node_id)
 
-    def _open(self, node_id: str) -> WorkerSession:
+    def _open(self, session: WorkerSession) -> None:
         if self._refusal is not None:
             raise self._refusal
+        node_id = session.node_id
         self.acks.forget(node_id)  # also what an older session was told while this one registered
         if (older := self._sessions.get(node_id)) is not None:
             older.close(Unavailable("this node opened another session"))
-        session = self._sessions[node_id] = WorkerSession(node_id)
+        self._sessions[node_id] = session
         log.info("worker session opened", node=node_id)
         self._pusher.wake()
-        return session
 
     async def _read(self, session: WorkerSession, incoming: AsyncIterator[dispatcher.WorkerMessage]) -> None:
         """Take what the worker says until it stops; however that ends, it ends the session."""

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncGenerator
 
 from swarmnet.api.v1 import dispatcher_pb2 as dispatcher
-from swarmnet.core.errors import SwarmnetError
+from swarmnet.core.errors import InvalidArgument, SwarmnetError
+from swarmnet.core.key_chain import KeyOffer
 
 
 class WorkerSession:
-    """Assignments are complete, so only the newest waits to be sent, however slow the worker is."""
+    """Assignments are complete, so only the newest waits to be sent, however slow the worker is.
 
-    def __init__(self, node_id: str) -> None:
+    `key_offer` is the worker's; InvalidArgument if it is none.
+    """
+
+    def __init__(self, node_id: str, key_offer: bytes = b"") -> None:
         self.node_id = node_id
+        self._offer = KeyOffer(secrets.token_bytes(32))
+        try:
+            self._chain = self._offer.managers_end(key_offer) if key_offer else None
+        except ValueError as error:
+            raise InvalidArgument(f"bad key offer of {len(key_offer)} bytes: {error}") from None
         self._newest: dispatcher.Assignment | None = None
         self._unsent = False
         self._sequence = 0
@@ -59,4 +69,9 @@ class WorkerSession:
         self._sequence += 1
         message = dispatcher.ManagerMessage(assignment=assignment)
         message.assignment.sequence = self._sequence
+        if self._chain is not None:
+            keys = dispatcher.Keys(scopes=message.assignment.keys)
+            message.assignment.ClearField("keys")
+            message.assignment.sealed_keys = self._chain.seal(keys.SerializeToString())
+            message.assignment.key_offer = self._offer.public if self._sequence == 1 else b""
         return message

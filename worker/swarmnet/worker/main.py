@@ -16,7 +16,7 @@ from pathlib import Path
 from swarmnet.core import logs
 from swarmnet.core.errors import FailedPrecondition, SwarmnetError
 from swarmnet.core.limits import GOSSIP_PORT
-from swarmnet.worker import hostport
+from swarmnet.worker import hostport, memory
 from swarmnet.worker.config import Config
 
 _ADVERTISE = "--advertise-addr"
@@ -104,6 +104,8 @@ async def serve(config: Config) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    if arguments is None:
+        memory.wipe_what_is_freed()
     os.umask(0o077)
     parsed = _parser().parse_args(arguments)
     logs.configure(parsed.log_format, parsed.log_level)

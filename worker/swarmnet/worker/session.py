@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final
 
 import grpc
 import grpc.aio
 import structlog
+from google.protobuf.message import DecodeError
 
 from swarmnet.api.v1 import dispatcher_pb2 as dispatcher
 from swarmnet.api.v1 import dispatcher_pb2_grpc
 from swarmnet.api.v1 import types_pb2 as types
-from swarmnet.core.errors import SwarmnetError, Unavailable
+from swarmnet.core.errors import Internal, SwarmnetError, Unavailable
+from swarmnet.core.key_chain import KeyChain, KeyOffer
 from swarmnet.core.limits import HEARTBEAT_PERIOD_S
 from swarmnet.worker.channel import error_of
 from swarmnet.worker.places import Managers
@@ -135,14 +138,15 @@ class Session:
     async def _visit(self, place: dispatcher.ManagerAddress) -> dispatcher.Removed | None:
         """One stream, until it breaks. None: the manager ended it."""
         async with self._connect(place.address) as channel:
-            call = dispatcher_pb2_grpc.DispatcherStub(channel).Session(self._outgoing())
+            opener = _Opener()
+            call = dispatcher_pb2_grpc.DispatcherStub(channel).Session(self._outgoing(opener.public))
             try:
                 async with asyncio.timeout(ANSWER_TIMEOUT_S) as limit:
                     async for message in call:
                         limit.reschedule(None)
                         if message.HasField("removed"):
                             return message.removed
-                        self._take(place, message.assignment)
+                        self._take(place, opener.opened(message.assignment))
             except TimeoutError:
                 raise Unavailable(f"{place.address} gave no assignment in {ANSWER_TIMEOUT_S:g} s") from None
             except grpc.aio.AioRpcError as error:
@@ -160,9 +164,10 @@ class Session:
         self._assigned(assignment)
         self.established.set()
 
-    async def _outgoing(self) -> AsyncIterator[dispatcher.WorkerMessage]:
+    async def _outgoing(self, key_offer: bytes) -> AsyncIterator[dispatcher.WorkerMessage]:
         """Hello, then reports as they change, and a heartbeat whenever nothing else was said for a period."""
         hello = self._hello()
+        hello.key_offer = key_offer
         yield dispatcher.WorkerMessage(hello=hello)
         described = hello.capabilities
         statuses: Mapping[str, dispatcher.TaskStatus] = {}
@@ -189,3 +194,30 @@ class Session:
         if error.message != self.last_error:
             log.warning("no session", manager=address, error=error.message)
         self.last_error = error.message
+
+
+class _Opener:
+    """Opens the keys of one session's assignments."""
+
+    def __init__(self) -> None:
+        offer = KeyOffer(secrets.token_bytes(32))
+        self.public = offer.public
+        self._offer: KeyOffer | None = offer
+        self._chain: KeyChain | None = None
+
+    def opened(self, assignment: dispatcher.Assignment) -> dispatcher.Assignment:
+        """The assignment with its keys. Internal for keys that cannot be opened: the session is of no use."""
+        if self._offer is not None and assignment.key_offer:
+            self._chain, self._offer = self._offer.workers_end(assignment.key_offer), None
+        if assignment.sealed_keys:
+            try:
+                if self._chain is None:
+                    raise ValueError("the manager made no offer")
+                keys = dispatcher.Keys.FromString(self._chain.open(assignment.sealed_keys))
+            except (ValueError, DecodeError) as error:
+                raise Internal(
+                    f"keys of assignment {assignment.sequence} cannot be opened: {error}",
+                    hint="Look at the versions of managers and workers.",
+                ) from None
+            assignment.keys.extend(keys.scopes)
+        return assignment

@@ -71,10 +71,13 @@ class Hello(_message.Message):
     GOSSIP_ADDRESS_FIELD_NUMBER: _builtins.int
     DATA_PATH_ADDRESS_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
+    KEY_OFFER_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
     gossip_address: _builtins.str
     """host:port"""
     data_path_address: _builtins.str
+    key_offer: _builtins.bytes
+    """X25519 public key, new for each session: seal keys for it"""
     @_builtins.property
     def capabilities(self) -> _types_pb2.NodeCapabilities: ...
     def __init__(
@@ -84,10 +87,11 @@ class Hello(_message.Message):
         gossip_address: _builtins.str = ...,
         data_path_address: _builtins.str = ...,
         capabilities: _types_pb2.NodeCapabilities | None = ...,
+        key_offer: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "data_path_address", b"data_path_address", "gossip_address", b"gossip_address", "hostname", b"hostname"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "data_path_address", b"data_path_address", "gossip_address", b"gossip_address", "hostname", b"hostname", "key_offer", b"key_offer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -297,6 +301,8 @@ class Assignment(_message.Message):
     NETWORKS_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
     HEARTBEAT_PERIOD_MS_FIELD_NUMBER: _builtins.int
+    KEY_OFFER_FIELD_NUMBER: _builtins.int
+    SEALED_KEYS_FIELD_NUMBER: _builtins.int
     BECOME_MANAGER_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     node_id: _builtins.str
@@ -304,6 +310,10 @@ class Assignment(_message.Message):
     endpoint_public_key: _builtins.bytes
     """Ed25519: believe endpoints signed by it"""
     heartbeat_period_ms: _builtins.int
+    key_offer: _builtins.bytes
+    """the manager's, in a session's first assignment"""
+    sealed_keys: _builtins.bytes
+    """a Keys: the n-th message's under the n-th key of the chain"""
     become_manager: _builtins.bool
     """hand this node's identity to the swarmnet-manager on its host"""
     @_builtins.property
@@ -324,7 +334,9 @@ class Assignment(_message.Message):
 
     @_builtins.property
     def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScopeKeys]:
-        """exactly the scopes this node is entitled to"""
+        """Exactly the scopes this node is entitled to. To a worker that made an offer they are not sent like this, but as
+        sealed_keys, so that what TLS leaves in its memory opens nothing (core/key_chain.py).
+        """
 
     def __init__(
         self,
@@ -339,11 +351,13 @@ class Assignment(_message.Message):
         networks: _abc.Iterable[Global___AssignedNetwork] | None = ...,
         keys: _abc.Iterable[Global___ScopeKeys] | None = ...,
         heartbeat_period_ms: _builtins.int = ...,
+        key_offer: _builtins.bytes = ...,
+        sealed_keys: _builtins.bytes = ...,
         become_manager: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["become_manager", b"become_manager", "endpoint_public_key", b"endpoint_public_key", "gossip_peers", b"gossip_peers", "heartbeat_period_ms", b"heartbeat_period_ms", "keys", b"keys", "managers", b"managers", "networks", b"networks", "node_id", b"node_id", "node_index", b"node_index", "sequence", b"sequence", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["become_manager", b"become_manager", "endpoint_public_key", b"endpoint_public_key", "gossip_peers", b"gossip_peers", "heartbeat_period_ms", b"heartbeat_period_ms", "key_offer", b"key_offer", "keys", b"keys", "managers", b"managers", "networks", b"networks", "node_id", b"node_id", "node_index", b"node_index", "sealed_keys", b"sealed_keys", "sequence", b"sequence", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -466,6 +480,26 @@ class NetworkPeer(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NetworkPeer: _TypeAlias = NetworkPeer  # noqa: Y015
+
+@_typing.final
+class Keys(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScopeKeys]: ...
+    def __init__(
+        self,
+        *,
+        scopes: _abc.Iterable[Global___ScopeKeys] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scopes", b"scopes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Keys: _TypeAlias = Keys  # noqa: Y015
 
 @_typing.final
 class ScopeKeys(_message.Message):
