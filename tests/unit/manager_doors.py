@@ -108,7 +108,7 @@ class MadeUpSwarm:
     def servicer(self, service: str) -> object:
         if service == BOOTSTRAP:
             store = Store()
-            return BootstrapService(store, Issuer(store, list), ROOT.root_pem)
+            return BootstrapService(store, Issuer(store, list), lambda: ROOT.root_pem)
         assert service in {CONTROL, DISPATCHER, AUTHORITY}
         return self.answers
 

@@ -76,6 +76,11 @@ class StandIn(
         self.tokens_seen: list[str] = []
         self.renewals: list[ca_pb2.RenewCertificateRequest] = []
         self.renewed = asyncio.Semaphore(0)
+        self.roots_pem = self.root.root_pem
+        """What it tells others to trust; the first one issues."""
+        self.chain_pem = b""
+        self.reports: list[ca_pb2.ReportCertificateRequest] = []
+        self.reported = asyncio.Semaphore(0)
         self.renewal_error: SwarmnetError | None = None
         self.address = self.bootstrap = ""
         self._servers: list[grpc.aio.Server] = []
@@ -144,6 +149,11 @@ class StandIn(
             await _refuse(context, self.renewal_error)
         return self._answer(request.csr_pem, _ROLES.get(request.role, CallerRole.WORKER))
 
+    async def ReportCertificate(self, request: ca_pb2.ReportCertificateRequest, context: Any) -> Any:
+        self.reports.append(request)
+        self.reported.release()
+        return ca_pb2.ReportCertificateResponse(root_certificate_pem=self.roots_pem.decode())
+
     async def GetRole(self, request: Any, context: Any) -> Any:
         raise NotImplementedError
 
@@ -163,8 +173,8 @@ class StandIn(
         return ca_pb2.IssueCertificateResponse(
             node_id=WORKER,
             role=self.role,
-            certificate_pem=self._issue(csr_pem.encode(), WORKER, role).decode(),
-            root_certificate_pem=self.root.root_pem.decode(),
+            certificate_pem=(self._issue(csr_pem.encode(), WORKER, role) + self.chain_pem).decode(),
+            root_certificate_pem=self.roots_pem.decode(),
             manager_addresses=[self.address],
             cluster_id=CLUSTER,
         )

@@ -5,21 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from tests.unit.local_raft import LocalRaft, fill
-from tests.unit.manager_doors import CLUSTER, MANAGER, certificate
+from tests.unit.manager_doors import CLUSTER
 
 from swarmnet.api.v1 import local_pb2
 from swarmnet.api.v1 import types_pb2 as types
-from swarmnet.core.errors import InvalidArgument, NoLeader, SwarmnetError, Unavailable
-from swarmnet.manager.ca.credentials import Credentials
+from swarmnet.core.errors import InvalidArgument, NoLeader
 from swarmnet.manager.founding import checked
-from swarmnet.manager.identity import CallerRole
 from swarmnet.manager.leadership import Leadership
-from swarmnet.manager.renewal import keep_renewed
 from swarmnet.manager.store import Store
 
 
@@ -110,53 +106,6 @@ async def test_a_lead_that_cannot_be_confirmed_starts_nothing() -> None:
         for _ in range(10):
             await asyncio.sleep(0)
         assert loops.history == []
-
-
-class Calendar:
-    """A clock that waiting moves."""
-
-    def __init__(self, now: datetime) -> None:
-        self.now = now
-        self.waits: list[float] = []
-
-    async def wait(self, seconds: float) -> None:
-        self.waits.append(seconds)
-        self.now += timedelta(seconds=seconds)
-        await asyncio.sleep(0)
-
-
-async def _renewed(failures: list[SwarmnetError]) -> tuple[list[float], timedelta]:
-    """The waits until a certificate was renewed, after the failures, and its age then."""
-    start = datetime.now(UTC)
-    calendar = Calendar(start)
-    held: list[Credentials] = [certificate(CallerRole.MANAGER, MANAGER)]
-    done: asyncio.Future[tuple[list[float], timedelta]] = asyncio.get_running_loop().create_future()
-
-    async def renew() -> None:
-        if failures:
-            raise failures.pop(0)
-        done.set_result((calendar.waits.copy(), calendar.now - start))
-        held.append(certificate(CallerRole.MANAGER, MANAGER, age=start - calendar.now))
-
-    task = asyncio.create_task(
-        keep_renewed(lambda: held[-1], renew, now=lambda: calendar.now, wait=calendar.wait)
-    )
-    try:
-        return await asyncio.wait_for(done, 5)
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def test_a_certificate_is_renewed_between_half_and_four_fifths_of_its_life() -> None:
-    waits, age = await _renewed([])
-    assert timedelta(days=44) < age < timedelta(days=73)
-    assert max(waits) <= 3600
-
-
-async def test_a_renewal_that_fails_is_tried_again_ever_less_often() -> None:
-    waits, _ = await _renewed([Unavailable("no"), Unavailable("no"), Unavailable("no")])
-    assert waits[-3:] == [5, 10, 20]
 
 
 def test_a_new_cluster_has_defaults() -> None:

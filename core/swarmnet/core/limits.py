@@ -54,8 +54,14 @@ MAX_ROTATION_DEADLINE_S: Final = 3600
 
 # Certificates.
 CERTIFICATE_LIFETIME_S: Final = 90 * 24 * 3600
+MIN_CERTIFICATE_LIFETIME_S: Final = 3600
+MAX_CERTIFICATE_LIFETIME_S: Final = 10 * 365 * 24 * 3600
 ROOT_LIFETIME_S: Final = 20 * 365 * 24 * 3600
+MIN_ROOT_LIFETIME_S: Final = 365 * 24 * 3600
+"""What a root that an operator brings along must have left."""
 RENEW_BETWEEN: Final = (0.5, 0.8)
+CLOCK_SKEW_S: Final = 3600
+"""A certificate is valid so long before it was issued, for hosts whose clocks are behind."""
 
 # Managers and workers.
 HEARTBEAT_PERIOD_S: Final = 5.0

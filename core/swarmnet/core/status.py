@@ -17,6 +17,8 @@ from swarmnet.core.errors import BY_REASON, SwarmnetError
 DOMAIN: Final = "swarmnet"
 TRAILER: Final = "grpc-status-details-bin"
 """The trailing metadata key that carries an encoded Status."""
+RENEW: Final = "swarmnet-renew"
+"""The trailing metadata key by which a manager tells a client that its certificate should be renewed."""
 
 
 def encode(error: SwarmnetError) -> bytes:

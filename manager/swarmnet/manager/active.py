@@ -10,17 +10,16 @@ from typing import TypeAlias
 import grpc.aio
 import structlog
 
-from swarmnet.api.v1 import ca_pb2, ca_pb2_grpc, dispatcher_pb2, raft_pb2_grpc
-from swarmnet.core.errors import Internal, NoLeader
+from swarmnet.api.v1 import dispatcher_pb2, raft_pb2_grpc
+from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.core.errors import NoLeader
 from swarmnet.manager.bootstrap import BootstrapService, CertificateService, Issuer
-from swarmnet.manager.ca.authority import new_key, private_pem, signing_request
 from swarmnet.manager.ca.credentials import Credentials
 from swarmnet.manager.ca.files import IdentityFiles
 from swarmnet.manager.control.servicer import Control
 from swarmnet.manager.control.surroundings import Surroundings
 from swarmnet.manager.dispatcher import DispatcherService
 from swarmnet.manager.identity import CallerRole, current_caller
-from swarmnet.manager.joining import call
 from swarmnet.manager.leader import Leader
 from swarmnet.manager.leadership import Leadership
 from swarmnet.manager.metrics import RaftReading, Reading
@@ -31,7 +30,8 @@ from swarmnet.manager.raft.node import RaftNode
 from swarmnet.manager.raft.service import RaftService
 from swarmnet.manager.raft.wire import Wire
 from swarmnet.manager.recognition import check_may_join, check_recognized
-from swarmnet.manager.renewal import keep_renewed
+from swarmnet.manager.renewal import Leader as LeaderAsked
+from swarmnet.manager.renewal import Renewal
 from swarmnet.manager.role_manager import RoleManager
 from swarmnet.manager.rpcs import Rpc
 from swarmnet.manager.server import (
@@ -45,7 +45,6 @@ from swarmnet.manager.server import (
 )
 from swarmnet.manager.settings import Settings
 from swarmnet.manager.store import Store
-from swarmnet.manager.tls import node_channel
 
 log = structlog.get_logger()
 Join: TypeAlias = Callable[[], Awaitable[Joined]]
@@ -58,14 +57,14 @@ class ActiveManager:
     def __init__(self, settings: Settings, files: IdentityFiles, credentials: Credentials) -> None:
         self._settings = settings
         self._files = files
-        self._credentials = credentials
+        self._renewal = Renewal(credentials, files, LeaderAsked(settings.address))
         subject = credentials.subject
         self.node_id, self.cluster_id = subject.node_id, subject.cluster_id
         self.store = Store()
         self.refused: Counter[str] = Counter()
-        self.peers = Peers(self.node_id, lambda: self._credentials)
+        self.peers = Peers(self.node_id, lambda: self.credentials)
         me = settings.member(self.node_id)
-        self._wire = Wire(me, PeerSecurity(lambda: self._credentials), self.refused)
+        self._wire = Wire(me, PeerSecurity(lambda: self.credentials), self.refused)
         self._dispatcher = DispatcherService(self.store, self._manager_addresses)
         self._leadership = Leadership(self.store, self._make_leader)
         self._servicers = self._make_servicers()
@@ -77,7 +76,7 @@ class ActiveManager:
     @property
     def credentials(self) -> Credentials:
         """As renewed last."""
-        return self._credentials
+        return self._renewal.current
 
     def _make_leader(self) -> Leader:
         return Leader(self.store, self._dispatcher, RoleManager(self.store, self.peers, self.node_id))
@@ -92,8 +91,13 @@ class ActiveManager:
             CONTROL: Control(surroundings),
             DISPATCHER: self._dispatcher,
             AUTHORITY: CertificateService(self.store, issuer),
-            BOOTSTRAP: BootstrapService(self.store, issuer, self._credentials.root_pem),
+            BOOTSTRAP: BootstrapService(self.store, issuer, self._named_root),
         }
+
+    def _named_root(self) -> bytes:
+        """The root that join tokens name: the one that is being replaced, while one is."""
+        cluster = self.store.state.cluster()
+        return cluster.root_certificate_pem.encode() if cluster is not None else self.credentials.root_pem
 
     # forward.Swarm
 
@@ -131,7 +135,7 @@ class ActiveManager:
 
         `join` is called when they are open.
         """
-        settings, credentials = self._settings, lambda: self._credentials
+        settings, credentials = self._settings, lambda: self.credentials
         service = RaftService(self._admit_member)
         try:
             nodes = await make_nodes_server(
@@ -150,7 +154,7 @@ class ActiveManager:
             await self.stop()
             raise
         self._run(self._leadership.run())
-        self._run(keep_renewed(credentials, self._renew))
+        self._run(self._keep_certificate())
 
     async def _start_raft(self, service: RaftService, join: Joined | None, *, found: bool) -> None:
         raft = self._raft = await RaftNode.start(
@@ -209,18 +213,15 @@ class ActiveManager:
                 raise NoLeader
             await asyncio.sleep(0.01)
 
-    async def _renew(self) -> None:
-        """At our own port, which asks the leader wherever it is."""
-        key = new_key()
-        request = ca_pb2.RenewCertificateRequest(csr_pem=signing_request(key).decode())
-        async with node_channel(self._credentials, self._settings.address) as channel:
-            stub = ca_pb2_grpc.CertificateAuthorityStub(channel)
-            answer = await call(stub.RenewCertificate(request, timeout=10), self._settings.address)
-        fresh = Credentials(answer.certificate_pem.encode(), private_pem(key), self._credentials.root_pem)
-        if not fresh.matches() or not fresh.issued_by_root():
-            raise Internal("the renewed certificate does not fit the request")
-        await asyncio.to_thread(self._files.save, fresh)
-        self._credentials = fresh
+    async def _keep_certificate(self) -> None:
+        """From when the state has this node as a manager: the leader does not talk to it before."""
+        with self.store.subscribe(types.Node) as changes:
+            while (me := self.store.state.get(types.Node, self.node_id)) is None or (
+                me.role != types.ROLE_MANAGER
+            ):
+                await changes.next()
+        with self.store.subscribe(types.Cluster) as changes:
+            await self._renewal.run(changes.within)
 
     def _manager_addresses(self) -> list[dispatcher_pb2.ManagerAddress]:
         return [

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
+from cryptography import x509
+
 from swarmnet.api.v1 import ca_pb2, ca_pb2_grpc
 from swarmnet.api.v1 import types_pb2 as types
-from swarmnet.core.errors import InvalidArgument, PermissionDenied
-from swarmnet.core.secret import SecretBytes
+from swarmnet.core.certificates import digest_of, digests_of, expires_at, issuer_among
+from swarmnet.core.errors import Internal, InvalidArgument, PermissionDenied
+from swarmnet.core.limits import CERTIFICATE_LIFETIME_S
 from swarmnet.core.state import Transaction
 from swarmnet.core.tokens import JoinToken, parse_token
 from swarmnet.manager.allocator import next_node_index
-from swarmnet.manager.ca.authority import Authority, Subject
+from swarmnet.manager.ca.authority import Subject
+from swarmnet.manager.ca.credentials import subject_of
+from swarmnet.manager.ca.roots import issuing, trusted_roots
 from swarmnet.manager.ca.tokens import role_of
 from swarmnet.manager.control.cluster import secrets_of
 from swarmnet.manager.control.surroundings import new_id
@@ -24,6 +29,7 @@ _ROLES = {types.ROLE_MANAGER: CallerRole.MANAGER, types.ROLE_WORKER: CallerRole.
 _NAMES = {types.ROLE_MANAGER: "manager", types.ROLE_WORKER: "worker"}
 _LONGEST_HOSTNAME = 253
 _LONGEST_ADDRESS = 300
+_MOST_ROOTS = 4
 
 
 class Issuer:
@@ -40,14 +46,14 @@ class Issuer:
     def answer(self, csr_pem: str, node_id: str, role: CallerRole) -> ca_pb2.IssueCertificateResponse:
         transaction = Transaction(self._store.state)
         cluster = transaction.cluster()
-        key = SecretBytes(secrets_of(transaction).root_key_pem)
-        authority = Authority.load(cluster.root_certificate_pem.encode(), key)
+        now = issuing(cluster, secrets_of(transaction))
+        lifetime_s = CERTIFICATE_LIFETIME_S if role is CallerRole.CLIENT else now.lifetime_s
         subject = Subject(node_id, role, cluster.meta.id)
-        certificate = authority.issue(csr_pem.encode(), subject, datetime.now(UTC))
+        issued = now.authority.issue(csr_pem.encode(), subject, datetime.now(UTC), lifetime_s)
         return ca_pb2.IssueCertificateResponse(
             node_id=node_id,
-            certificate_pem=certificate.decode(),
-            root_certificate_pem=cluster.root_certificate_pem,
+            certificate_pem=(issued + now.chain_pem).decode(),
+            root_certificate_pem=now.roots_pem.decode(),
             manager_addresses=self._managers(),
             cluster_id=cluster.meta.id,
         )
@@ -56,15 +62,15 @@ class Issuer:
 class BootstrapService(ca_pb2_grpc.BootstrapServicer):
     """`root_pem` is answered by any manager; certificates are the leader's."""
 
-    def __init__(self, store: Store, issuer: Issuer, root_pem: bytes) -> None:
+    def __init__(self, store: Store, issuer: Issuer, root_pem: Callable[[], bytes]) -> None:
         self._store = store
         self._issuer = issuer
-        self._root_pem = root_pem.decode()
+        self._root_pem = root_pem
 
     async def GetRootCertificate(
         self, request: ca_pb2.GetRootCertificateRequest, context: object
     ) -> ca_pb2.GetRootCertificateResponse:
-        return ca_pb2.GetRootCertificateResponse(root_certificate_pem=self._root_pem)
+        return ca_pb2.GetRootCertificateResponse(root_certificate_pem=self._root_pem().decode())
 
     async def IssueCertificate(
         self, request: ca_pb2.IssueCertificateRequest, context: object
@@ -80,6 +86,7 @@ class BootstrapService(ca_pb2_grpc.BootstrapServicer):
             self._role(transaction, token, request.role)
             node = joined_node(node_id, role, request)
             node.index = next_node_index(transaction)
+            node.certificate_root = digest_of(answer.root_certificate_pem.encode())
             transaction.put(node)
 
         await self._store.transact(decide)
@@ -130,6 +137,23 @@ class CertificateService(ca_pb2_grpc.CertificateAuthorityServicer):
             await self._note_address(request.bootstrap_address)
         return answer
 
+    async def ReportCertificate(
+        self, request: ca_pb2.ReportCertificateRequest, context: object
+    ) -> ca_pb2.ReportCertificateResponse:
+        """Kept only for a node in its role: of a demoted manager, its worker's certificate counts."""
+        caller = current_caller()
+
+        def decide(transaction: Transaction) -> ca_pb2.ReportCertificateResponse:
+            cluster, node = transaction.cluster(), transaction.get(types.Node, caller.node_id)
+            if node is not None and _ROLES[node.role] is caller.role:
+                changed = transaction.edit(node)
+                note_certificate(changed, cluster, request)
+                if changed != node:
+                    transaction.put(changed)
+            return ca_pb2.ReportCertificateResponse(root_certificate_pem=trusted_roots(cluster).decode())
+
+        return await self._store.transact(decide)
+
     async def GetRole(self, request: ca_pb2.GetRoleRequest, context: object) -> ca_pb2.GetRoleResponse:
         return ca_pb2.GetRoleResponse(
             role=self._caller().role, manager_addresses=self._issuer.manager_addresses()
@@ -158,6 +182,25 @@ class CertificateService(ca_pb2_grpc.CertificateAuthorityServicer):
         self, request: ca_pb2.RenewCertificateRequest, context: object
     ) -> ca_pb2.IssueCertificateResponse:
         return self._issuer.answer(request.csr_pem, new_id(), CallerRole.CLIENT)
+
+
+def note_certificate(
+    node: types.Node, cluster: types.Cluster, request: ca_pb2.ReportCertificateRequest
+) -> None:
+    """Write down what the node uses. InvalidArgument unless a root of the cluster issued it to the node."""
+    try:
+        pem = request.certificate_pem.encode()
+        trusted = digests_of(request.root_certificate_pem.encode())[:_MOST_ROOTS]
+        names_it = subject_of(x509.load_pem_x509_certificate(pem)).node_id == node.meta.id
+        issuer = issuer_among(pem, trusted_roots(cluster))
+    except (ValueError, Internal) as error:
+        raise InvalidArgument("not a certificate and the roots to trust") from error
+    if not names_it:
+        raise InvalidArgument("the certificate is another node's")
+    node.certificate_root = issuer
+    node.certificate_expires_at.FromDatetime(expires_at(pem))
+    del node.trusted_roots[:]
+    node.trusted_roots.extend(trusted)
 
 
 def _check_entitled(node: types.Node, role: types.Role.ValueType) -> None:

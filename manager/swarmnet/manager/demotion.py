@@ -103,7 +103,7 @@ async def _hand_over(worker: Path, credentials: Credentials, managers: Sequence[
         )
         taking = local_pb2.TakeOverRequest(
             certificate_pem=issued.certificate_pem,
-            root_certificate_pem=credentials.root_pem.decode(),
+            root_certificate_pem=issued.root_certificate_pem,
             manager_addresses=issued.manager_addresses,
         )
         await _said(daemon.TakeOver(taking, timeout=_LOCAL_S))

@@ -17,6 +17,7 @@ from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core.limits import HEARTBEAT_PERIOD_S
 from swarmnet.core.state import Object, State
 from swarmnet.core.timestamps import seconds
+from swarmnet.manager.ca.roots import trusted_roots
 from swarmnet.manager.entitlement import holders
 from swarmnet.manager.roles import is_leaving_work
 from swarmnet.manager.tasks import is_lost, is_on_node
@@ -44,6 +45,7 @@ class Picture:
         self._state = state
         self._managers = managers
         self._cluster = state.cluster()
+        self._roots = trusted_roots(self._cluster).decode() if self._cluster is not None else ""
         workers = [n for n in state.all(types.Node) if n.role == types.ROLE_WORKER]
         self._workers = {n.meta.id: n for n in sorted(workers, key=lambda n: n.index)}
         self._seeds = [n for n in self._workers.values() if _can_seed(n)]
@@ -75,6 +77,7 @@ class Picture:
             keys=[keys for scope in scopes if (keys := self._keys_of(scope)) is not None],
             heartbeat_period_ms=round(heartbeat_period_s(self._cluster) * 1000),
             become_manager=is_leaving_work(node) and not tasks,
+            root_certificate_pem=self._roots,
         )
 
     def _gossip_peers(self, node: types.Node) -> list[dispatcher.GossipPeer]:

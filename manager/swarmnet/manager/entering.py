@@ -19,6 +19,7 @@ from swarmnet.manager.active import ActiveManager
 from swarmnet.manager.ca.authority import Authority, Subject, new_key, private_pem, signing_request
 from swarmnet.manager.ca.credentials import Credentials
 from swarmnet.manager.ca.files import IdentityFiles
+from swarmnet.manager.ca.roots import Issuing
 from swarmnet.manager.founding import Wishes, found
 from swarmnet.manager.identity import CallerRole
 from swarmnet.manager.joining import Enrolment, call, enrol
@@ -36,7 +37,8 @@ async def found_swarm(settings: Settings, files: IdentityFiles, wishes: Wishes) 
     files.erase()  # what an attempt that was interrupted left
     cluster_id, node_id = make_id(secrets.token_bytes(16)), make_id(secrets.token_bytes(16))
     authority = Authority.create(cluster_id, datetime.now(UTC))
-    credentials = own_credentials(authority, node_id, cluster_id)
+    by = Issuing(authority, b"", authority.root_pem, seconds(wishes.certificate_lifetime))
+    credentials = own_credentials(by, node_id, cluster_id)
     node = types.Node(
         meta=types.Meta(id=node_id),
         role=types.ROLE_MANAGER,
@@ -54,19 +56,19 @@ async def found_swarm(settings: Settings, files: IdentityFiles, wishes: Wishes) 
                 transaction, now, cluster_id=cluster_id, authority=authority, wishes=wishes, node=node
             )
         )
-        files.save(credentials)
+        files.save(active.credentials)
     except BaseException:
         await active.stop()
         raise
     return active
 
 
-def own_credentials(authority: Authority, node_id: str, cluster_id: str) -> Credentials:
+def own_credentials(by: Issuing, node_id: str, cluster_id: str) -> Credentials:
     """What a manager that has the authority issues to itself."""
     key = new_key()
     subject = Subject(node_id, CallerRole.MANAGER, cluster_id)
-    certificate = authority.issue(signing_request(key), subject, datetime.now(UTC))
-    return Credentials(certificate, private_pem(key), authority.root_pem)
+    certificate = by.authority.issue(signing_request(key), subject, datetime.now(UTC), by.lifetime_s)
+    return Credentials(certificate + by.chain_pem, private_pem(key), by.roots_pem)
 
 
 async def join_swarm(
@@ -89,7 +91,7 @@ async def join_swarm(
 
     await active.start(join=ask)
     try:
-        files.save(enrolment.credentials)
+        files.save(active.credentials)
     except BaseException:
         await active.stop()
         raise

@@ -18,6 +18,7 @@ from swarmnet.core.errors import InvalidArgument
 from swarmnet.core.keys import GOSSIP_SCOPE
 from swarmnet.core.limits import (
     ADDRESS_POOL,
+    CERTIFICATE_LIFETIME_S,
     HEARTBEAT_PERIOD_S,
     KEY_ROTATION_PERIOD_S,
     RETIRE_GRACE_S,
@@ -29,7 +30,8 @@ from swarmnet.core.state import Transaction
 from swarmnet.core.timestamps import duration, seconds
 from swarmnet.manager.allocator import next_node_index
 from swarmnet.manager.ca.authority import Authority
-from swarmnet.manager.control.cluster import TOKEN_BYTES, check_rotation_deadline, check_rotation_period
+from swarmnet.manager.ca.tokens import TOKEN_BYTES
+from swarmnet.manager.control import cluster_settings
 from swarmnet.manager.keymanager import create_scope
 
 
@@ -39,6 +41,7 @@ class Wishes:
 
     rotation_period: Duration
     rotation_deadline: Duration
+    certificate_lifetime: Duration
     pools: tuple[str, ...]
     subnet_prefix_length: int
 
@@ -48,15 +51,19 @@ def checked(request: local_pb2.InitRequest) -> Wishes:
     period = duration(KEY_ROTATION_PERIOD_S)
     if request.HasField("key_rotation_period"):
         period = request.key_rotation_period
-        check_rotation_period(period)
+        cluster_settings.KEY_ROTATION_PERIOD.check(period)
     deadline = duration(ROTATION_DEADLINE_S)
     if request.HasField("key_rotation_deadline"):
         deadline = request.key_rotation_deadline
-        check_rotation_deadline(deadline)
+        cluster_settings.KEY_ROTATION_DEADLINE.check(deadline)
+    lifetime = duration(CERTIFICATE_LIFETIME_S)
+    if request.HasField("certificate_lifetime"):
+        lifetime = request.certificate_lifetime
+        cluster_settings.CERTIFICATE_LIFETIME.check(lifetime)
     length = request.subnet_prefix_length or SUBNET_PREFIX_LENGTH
     pools = tuple(request.address_pools) or (ADDRESS_POOL,)
     _check_pools(pools, length)
-    return Wishes(period, deadline, pools, length)
+    return Wishes(period, deadline, lifetime, pools, length)
 
 
 def _check_pools(pools: Sequence[str], length: int) -> None:
@@ -97,6 +104,7 @@ def found(
             heartbeat_period=duration(HEARTBEAT_PERIOD_S),
             retire_grace=duration(RETIRE_GRACE_S),
             rotation_deadline=wishes.rotation_deadline,
+            certificate_lifetime=wishes.certificate_lifetime,
         )
     )
     transaction.put(

@@ -13,9 +13,9 @@ import grpc.aio
 import structlog
 
 from swarmnet.core.errors import Internal, SwarmnetError
-from swarmnet.core.status import TRAILER, encode
-from swarmnet.manager.admission import Admit
-from swarmnet.manager.identity import set_caller
+from swarmnet.core.status import RENEW, TRAILER, encode
+from swarmnet.manager.admission import Admit, PeerContext
+from swarmnet.manager.identity import Caller, set_caller
 
 log = structlog.get_logger()
 
@@ -30,11 +30,18 @@ class Guard(grpc.aio.ServerInterceptor):
     """Admits each call, sets its caller, and turns errors into a status with details.
 
     An error that is none of ours is a defect: it is logged, and the client learns only that it happened.
-    `refused` counts the errors by their reasons.
+    `refused` counts the errors by their reasons. `should_renew`: whether the answer tells the caller to renew
+    its certificate.
     """
 
-    def __init__(self, admit: Admit, refused: Counter[str] | None = None) -> None:
+    def __init__(
+        self,
+        admit: Admit,
+        refused: Counter[str] | None = None,
+        should_renew: Callable[[Caller, PeerContext], bool] = lambda *_: False,
+    ) -> None:
         self._admit = admit
+        self._should_renew = should_renew
         self._refused: Counter[str] = Counter() if refused is None else refused
         self._guarded: dict[str, Handler] = {}
 
@@ -71,7 +78,7 @@ class Guard(grpc.aio.ServerInterceptor):
     def _single(self, path: str, behaviour: Any) -> Any:
         async def call(request: Any, context: Context) -> Any:
             try:
-                set_caller(self._admit(path, context))
+                self._let_in(path, context)
                 return await behaviour(request, context)
             except Exception as error:
                 await self._end(path, context, error)
@@ -81,7 +88,7 @@ class Guard(grpc.aio.ServerInterceptor):
     def _streaming(self, path: str, behaviour: Any) -> Any:
         async def call(request: Any, context: Context) -> None:
             try:
-                set_caller(self._admit(path, context))
+                self._let_in(path, context)
                 responses = behaviour(request, context)
                 if inspect.isawaitable(responses):  # it writes to the context itself
                     await responses
@@ -93,6 +100,12 @@ class Guard(grpc.aio.ServerInterceptor):
                 await self._end(path, context, error)
 
         return call
+
+    def _let_in(self, path: str, context: Context) -> None:
+        caller = self._admit(path, context)
+        set_caller(caller)
+        if self._should_renew(caller, context):
+            context.set_trailing_metadata(((RENEW, "1"),))
 
     async def _end(self, path: str, context: Context, error: Exception) -> NoReturn:
         if isinstance(error, SwarmnetError):

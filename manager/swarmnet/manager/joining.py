@@ -14,14 +14,16 @@ from typing import Any, Final, TypeVar
 
 import grpc
 import grpc.aio
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from swarmnet.api.v1 import ca_pb2, ca_pb2_grpc
+from swarmnet.core.certificates import digest_of
 from swarmnet.core.errors import BadToken, Internal, SwarmnetError, Unavailable
 from swarmnet.core.limits import BOOTSTRAP_PORT
 from swarmnet.core.status import TRAILER, decode
 from swarmnet.core.tokens import JoinToken
 from swarmnet.manager.ca.authority import new_key, private_pem, signing_request
-from swarmnet.manager.ca.credentials import Credentials, digest_of
+from swarmnet.manager.ca.credentials import Credentials
 from swarmnet.manager.settings import port_of, with_port
 from swarmnet.manager.tls import anonymous_channel
 
@@ -63,10 +65,24 @@ async def _enrol_at(address: str, token: JoinToken, request: ca_pb2.IssueCertifi
         answer = await call(
             ca_pb2_grpc.BootstrapStub(channel).IssueCertificate(full, timeout=CALL_S), address
         )
-    credentials = Credentials(answer.certificate_pem.encode(), private_pem(key), root_pem)
-    if not credentials.matches() or not credentials.issued_by_root():
-        raise Internal(f"the manager at {address} sent a certificate that does not fit the request")
+    credentials = granted(answer, key, address)
     return Enrolment(credentials, tuple(answer.manager_addresses))
+
+
+def granted(
+    answer: ca_pb2.IssueCertificateResponse, key: ec.EllipticCurvePrivateKey, address: str
+) -> Credentials:
+    """The identity that an authority's answer makes of a key. Internal unless all of it belongs together."""
+    credentials = Credentials(
+        answer.certificate_pem.encode(), private_pem(key), answer.root_certificate_pem.encode()
+    )
+    try:
+        fits = credentials.matches() and credentials.issued_by_root()
+    except ValueError:
+        fits = False
+    if not fits:
+        raise Internal(f"the manager at {address} sent a certificate that does not fit the request")
+    return credentials
 
 
 async def _pinned_root(address: str, token: JoinToken) -> bytes:

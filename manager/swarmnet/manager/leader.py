@@ -10,7 +10,7 @@ from typing import Final, Protocol
 import structlog
 
 from swarmnet.core.errors import NotLeader
-from swarmnet.manager import allocator, keymanager, orchestrator, reaper, scheduler
+from swarmnet.manager import allocator, keymanager, orchestrator, reaper, root_rotation, scheduler
 from swarmnet.manager.dispatcher import DispatcherService
 from swarmnet.manager.loop import Loop
 from swarmnet.manager.role_manager import RoleManager
@@ -75,6 +75,7 @@ class Leader:
             Loop("allocator", self._store, allocator.KINDS, allocator.plan, self._clock),
             Loop("scheduler", self._store, scheduler.KINDS, scheduler.plan, self._clock),
             Loop("reaper", self._store, reaper.KINDS, reaper.plan, self._clock),
+            Loop("root rotation", self._store, root_rotation.KINDS, root_rotation.plan, self._clock),
         )
         return (*planned, key_loop, self._roles, *self._dispatcher.begin())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 import grpc.aio
 
@@ -12,6 +13,10 @@ from swarmnet.manager.ca.credentials import Credentials
 from swarmnet.manager.raft.member import Member
 from swarmnet.manager.raft.node import RaftNode
 from swarmnet.manager.tls import node_channel
+
+_GRACE_S: Final = 1.0
+_UNTIL_ITS_CALLS_END_S: Final = 10 * 365 * 86400.0
+"""A worker's session lasts for as long as both ends do."""
 
 
 class Peers:
@@ -23,7 +28,7 @@ class Peers:
         self._raft: RaftNode | None = None
         self._channel: grpc.aio.Channel | None = None
         self._channel_for: tuple[Member, Credentials] | None = None
-        self._closing: set[asyncio.Task[None]] = set()
+        self._parting: dict[grpc.aio.Channel, asyncio.Task[None]] = {}
 
     def attach(self, raft: RaftNode) -> None:
         self._raft = raft
@@ -75,17 +80,34 @@ class Peers:
             return None
         wanted = (leader, self._credentials())
         if self._channel is None or self._channel_for != wanted:
-            self._drop_channel()
+            if self._channel_for is not None and self._channel_for[0] == leader:  # renewed
+                self._drop_channel(_UNTIL_ITS_CALLS_END_S)
+            else:
+                self._drop_all()
             self._channel, self._channel_for = self.dial(leader), wanted
         return self._channel
 
-    def _drop_channel(self) -> None:
+    def _drop_channel(self, grace_s: float) -> None:
+        """It takes no new calls; those under way go on until they end, or for so long."""
         if self._channel is not None:
-            closing = asyncio.create_task(self._channel.close(grace=1.0))
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+            self._part_with(self._channel, grace_s)
         self._channel = None
 
+    def _drop_all(self) -> None:
+        for channel in list(self._parting):
+            self._part_with(channel, _GRACE_S)
+        self._drop_channel(_GRACE_S)
+
+    def _part_with(self, channel: grpc.aio.Channel, grace_s: float) -> None:
+        if (earlier := self._parting.pop(channel, None)) is not None:
+            earlier.cancel()
+        self._parting[channel] = parting = asyncio.create_task(channel.close(grace_s))
+        parting.add_done_callback(lambda done: self._parted(channel, done))
+
+    def _parted(self, channel: grpc.aio.Channel, done: asyncio.Task[None]) -> None:
+        if self._parting.get(channel) is done:
+            del self._parting[channel]
+
     async def close(self) -> None:
-        self._drop_channel()
-        await asyncio.gather(*self._closing)
+        self._drop_all()
+        await asyncio.gather(*self._parting.values())

@@ -24,8 +24,8 @@ from swarmnet.core.state import Applied, State, Transaction
 from swarmnet.core.timestamps import stamp
 from swarmnet.manager.active import ActiveManager
 from swarmnet.manager.allocator import next_node_index
-from swarmnet.manager.ca.authority import Authority
 from swarmnet.manager.ca.files import IdentityFiles
+from swarmnet.manager.ca.roots import issuing
 from swarmnet.manager.control.cluster import secrets_of
 from swarmnet.manager.entering import FIRST_LEAD_S, own_credentials
 from swarmnet.manager.keymanager import replace_keys, terms_of
@@ -149,18 +149,17 @@ async def restore_swarm(
     files.erase()  # what an attempt that was interrupted left
     state = _state_in(backup)
     transaction = Transaction(state)
-    cluster = transaction.cluster()
-    root_key = SecretBytes(secrets_of(transaction).root_key_pem)
-    authority = Authority.load(cluster.root_certificate_pem.encode(), root_key)
     node_id = make_id(secrets.token_bytes(16))
-    credentials = own_credentials(authority, node_id, cluster.meta.id)
+    cluster = transaction.cluster()
+    by = issuing(cluster, secrets_of(transaction))
+    credentials = own_credentials(by, node_id, cluster.meta.id)
     removed = other_managers(state, node_id)
     await asyncio.to_thread(_write_log, settings, files, state, node_id)
     active = ActiveManager(settings, files, credentials)
     await active.start()
     try:
         await active.wait_until_leading(FIRST_LEAD_S)
-        files.save(credentials)
+        files.save(active.credentials)
     except BaseException:
         await active.stop()
         raise

@@ -7,9 +7,7 @@ never at the cost of the majority. A leader that is to go hands over first, and 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Final, Protocol
 
 import structlog
@@ -21,7 +19,7 @@ from swarmnet.manager.keymanager import rekey_without
 from swarmnet.manager.raft.member import Member
 from swarmnet.manager.roles import check_majority, wanted_role
 from swarmnet.manager.settings import bracketed, port_of
-from swarmnet.manager.store import Store, Subscription
+from swarmnet.manager.store import Store
 
 log = structlog.get_logger()
 
@@ -31,6 +29,8 @@ _DEMOTED: Final = (
     "demoted: no swarmnet-worker has taken over on its host yet. Start it there to have a worker, or remove "
     "the node: `swarmnet node rm`"
 )
+_OF_A_CERTIFICATE: Final = ("certificate_root", "certificate_expires_at", "trusted_roots")
+"""Told again by the daemon that the node is from now on."""
 
 
 class Managers(Protocol):
@@ -64,7 +64,7 @@ class RoleManager:
                     return
                 except SwarmnetError as error:
                     self._log(error)
-                await _news(changes, _LOOK_S[0] if self._unfinished() else _LOOK_S[1])
+                await changes.within(_LOOK_S[0] if self._unfinished() else _LOOK_S[1])
 
     async def reconcile(self) -> None:
         """Write down what has come true, then take at most one manager out of Raft."""
@@ -93,12 +93,6 @@ class RoleManager:
         if error.message != self._said:
             log.warning("a change of roles has to wait", reason=error.message)
         self._said = error.message
-
-
-async def _news(changes: Subscription, longest_s: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(longest_s):
-            await changes.next()
 
 
 def settle(transaction: Transaction, members: Mapping[str, Member]) -> None:
@@ -133,14 +127,14 @@ def _settle(node: types.Node, member: Member | None) -> None:
 def _become_manager(node: types.Node) -> None:
     node.role, node.state = types.ROLE_MANAGER, types.NODE_STATE_READY
     node.fenced, node.demoted, node.message = False, False, ""
-    for of_a_worker in ("data_path_address", "capabilities"):
+    for of_a_worker in ("data_path_address", "capabilities", *_OF_A_CERTIFICATE):
         node.ClearField(of_a_worker)
 
 
 def _become_worker(node: types.Node) -> None:
     node.role, node.state = types.ROLE_WORKER, types.NODE_STATE_DOWN
     node.demoted, node.message = True, _DEMOTED
-    for of_a_manager in ("address", "bootstrap_address"):
+    for of_a_manager in ("address", "bootstrap_address", *_OF_A_CERTIFICATE):
         node.ClearField(of_a_manager)
 
 

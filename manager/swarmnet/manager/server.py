@@ -17,6 +17,7 @@ from swarmnet.api.v1 import ca_pb2, control_pb2, dispatcher_pb2, local_pb2, raft
 from swarmnet.core.errors import FailedPrecondition
 from swarmnet.manager.admission import bootstrap_door, local_door, nodes_door
 from swarmnet.manager.ca.credentials import Credentials
+from swarmnet.manager.client_certificates import renewal_due
 from swarmnet.manager.forward import Gateway, Swarm
 from swarmnet.manager.guard import Guard
 from swarmnet.manager.limiter import RateLimiter
@@ -58,7 +59,7 @@ async def make_nodes_server(
     refused: Counter[str],
 ) -> grpc.aio.Server:
     """Bound and not started: Raft's servicer is still to be added. `refused` counts errors by reason."""
-    guard = Guard(nodes_door(cluster_id), refused)
+    guard = Guard(nodes_door(cluster_id), refused, renewal_due(credentials))
     server = await _server(guard, gateway, AT_NODES, (CONTROL, DISPATCHER, AUTHORITY, RAFT))
     _bind(address, lambda: server.add_secure_port(address, nodes_server(credentials)))
     return server

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, Protocol, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -64,6 +64,12 @@ class Subscription:
             self._lost = False
             return None
         return events
+
+    async def within(self, longest_s: float) -> None:
+        """Wait for events, but not for longer than that; what they were is dropped."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(longest_s):
+                await self.next()
 
 
 class Store:

@@ -1,4 +1,4 @@
-"""Who this worker is: its certificate, the key of it, and the root of the cluster that issued it.
+"""Who this worker is: its certificate, the key of it, and the roots of the cluster that it believes.
 
 On disk: certificates/{node.pem,node.key,root.pem}, 0600, each replaced as a whole. A renewal writes the new
 key beside the old one first, so whichever certificate a crash leaves, its key is there too.
@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
@@ -24,8 +23,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from swarmnet.core import certificates
+from swarmnet.core.certificates import is_anchored, is_of_first
 from swarmnet.core.errors import Internal
-from swarmnet.core.limits import RENEW_BETWEEN
 from swarmnet.core.secret import SecretBytes
 
 _KEY: Final = "node.key"
@@ -34,6 +34,8 @@ _NEXT_KEY: Final = "node.key.next"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
+    """PEM of the certificate's chain and of the roots to trust are as core/certificates.py has them."""
+
     certificate_pem: bytes
     key: SecretBytes
     root_pem: bytes
@@ -51,22 +53,23 @@ class Identity:
         return self._subject(NameOID.ORGANIZATIONAL_UNIT_NAME)
 
     def renew_at(self, point: float) -> datetime:
-        """When to renew, `point` (0 to 1) of the way through the allowed part of its life."""
-        certificate = self._certificate()
-        earliest, latest = RENEW_BETWEEN
-        life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
-        share = earliest + (latest - earliest) * point
-        return certificate.not_valid_before_utc + timedelta(seconds=life.total_seconds() * share)
+        """When to renew, `point` (0 to 1) of the way through the part of its life that is allowed for it."""
+        return certificates.renew_at(self.certificate_pem, point)
+
+    def expires_at(self) -> datetime:
+        return certificates.expires_at(self.certificate_pem)
 
     def fits(self) -> bool:
-        """Whether the root issued the certificate for this key."""
-        certificate = self._certificate()
+        """Whether one of the roots vouches for the certificate, and the key is its own."""
         key = load_pem_private_key(self.key.reveal(), None)
-        try:
-            certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(self.root_pem))
-        except (InvalidSignature, ValueError, TypeError):
-            return False
-        return isinstance(key, ec.EllipticCurvePrivateKey) and key.public_key() == certificate.public_key()
+        fits = isinstance(key, ec.EllipticCurvePrivateKey) and (
+            key.public_key() == self._certificate().public_key()
+        )
+        return fits and is_anchored(self.certificate_pem, self.root_pem)
+
+    def is_current(self) -> bool:
+        """Whether the certificate was issued by the root that issues now."""
+        return is_of_first(self.certificate_pem, self.root_pem)
 
     def _certificate(self) -> x509.Certificate:
         return x509.load_pem_x509_certificate(self.certificate_pem)

@@ -13,14 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-
 from swarmnet.api.v1 import ca_pb2, ca_pb2_grpc
 from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.core.certificates import digest_of
 from swarmnet.core.errors import BadToken, Internal, InvalidArgument, Unavailable
 from swarmnet.core.limits import BOOTSTRAP_PORT
-from swarmnet.core.tokens import JoinToken, root_digest
+from swarmnet.core.tokens import JoinToken
 from swarmnet.worker import hostport
 from swarmnet.worker.channel import bootstrap_channel, said_by, unreachable
 from swarmnet.worker.identity import Identity, SigningRequest, make_request
@@ -94,10 +92,20 @@ async def _enrol_at(place: str, token: JoinToken, hostname: str, prepared: Prepa
             "the join token is for a manager, and this is a worker",
             hint="Print the right one on a manager: `swarmnet swarm join-token worker`.",
         )
-    identity = Identity(answer.certificate_pem.encode(), mine.key, root_pem)
-    if not identity.fits():
-        raise Internal(f"the manager at {place} sent a certificate that does not fit the request")
+    identity = granted(answer, mine)
     return Enrolment(identity, tuple(answer.manager_addresses))
+
+
+def granted(answer: ca_pb2.IssueCertificateResponse, mine: SigningRequest) -> Identity:
+    """The identity that a manager's answer makes of a key. Internal unless all of it belongs together."""
+    identity = Identity(answer.certificate_pem.encode(), mine.key, answer.root_certificate_pem.encode())
+    try:
+        fits = identity.fits()
+    except ValueError:
+        fits = False
+    if not fits:
+        raise Internal("the managers sent a certificate that does not fit the request")
+    return identity
 
 
 async def _pinned_root(place: str, token: JoinToken, probe: ssl.SSLContext) -> bytes:
@@ -118,7 +126,7 @@ async def _pinned_root(place: str, token: JoinToken, probe: ssl.SSLContext) -> b
 
 def _digest_of(root_pem: bytes) -> str:
     try:
-        return root_digest(x509.load_pem_x509_certificate(root_pem).public_bytes(Encoding.DER))
+        return digest_of(root_pem)
     except ValueError:
         return "no certificate"
 

@@ -95,7 +95,6 @@ class Membership:
             config.manager_socket,
             managers,
             self._connect,
-            lambda: self._renewal.identity.root_pem,
             lambda: self.session.describe(self._capabilities()),
         )
         self._capability = Capability(esp=False, reason="not probed yet")
@@ -172,7 +171,7 @@ class Membership:
         self._agent.wake()
 
     def _connect(self, address: str) -> Any:
-        return node_channel(address, self._renewal.identity)
+        return node_channel(address, self._renewal.valid_identity())
 
     def _hello(self) -> dispatcher.Hello:
         return dispatcher.Hello(
@@ -197,5 +196,6 @@ class Membership:
     def _assigned(self, assignment: dispatcher.Assignment) -> None:
         self._agent.assign(assignment)
         self._promotion.want(assignment.become_manager)
+        self._renewal.hear_of_roots(assignment.root_certificate_pem.encode())
         if self.managers.replace(assignment.managers):
             self.managers.save()

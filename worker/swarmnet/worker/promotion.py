@@ -46,13 +46,11 @@ class Promotion:
         socket: Path,
         managers: Managers,
         connect: Callable[[str], grpc.aio.Channel],
-        root_pem: Callable[[], bytes],
         changed: Callable[[], None],
     ) -> None:
         self._socket = socket
         self._managers = managers
         self._connect = connect
-        self._root_pem = root_pem
         self._changed = changed
         self._wanted = False
         self._wake = asyncio.Event()
@@ -100,7 +98,7 @@ class Promotion:
             issued = await self._certified(offer)
             taking = local_pb2.TakeOverRequest(
                 certificate_pem=issued.certificate_pem,
-                root_certificate_pem=self._root_pem().decode(),
+                root_certificate_pem=issued.root_certificate_pem,
                 manager_addresses=issued.manager_addresses,
             )
             await self._told(daemon.TakeOver(taking, timeout=_CALL_S))

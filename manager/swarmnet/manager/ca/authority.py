@@ -22,14 +22,14 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from swarmnet.core.errors import InvalidArgument
-from swarmnet.core.limits import CERTIFICATE_LIFETIME_S, ROOT_LIFETIME_S
+from swarmnet.core.limits import CERTIFICATE_LIFETIME_S, CLOCK_SKEW_S, ROOT_LIFETIME_S
 from swarmnet.core.secret import SecretBytes
 from swarmnet.core.tokens import root_digest
 from swarmnet.manager.identity import CallerRole
 
 MANAGER_NAME: Final = "swarmnet-manager"
 """The DNS name in every manager's certificate: what clients expect at a manager's address."""
-_CLOCK_SKEW: Final = timedelta(hours=1)
+_SKEW: Final = timedelta(seconds=CLOCK_SKEW_S)
 _MAX_CSR_BYTES: Final = 16 * 1024
 
 
@@ -77,7 +77,7 @@ class Authority:
         usage = _key_usage(sign_certificates=True)
         root = (
             _builder(name, name, key.public_key(), now, ROOT_LIFETIME_S)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
             .add_extension(usage, critical=True)
             .sign(key, SHA256())
         )
@@ -94,25 +94,61 @@ class Authority:
     def key_pem(self) -> SecretBytes:
         return private_pem(self._key)
 
-    def issue(self, csr_pem: bytes, subject: Subject, now: datetime) -> bytes:
-        """A certificate (PEM) of 90 days for the request's public key.
+    def issue(
+        self, csr_pem: bytes, subject: Subject, now: datetime, lifetime_s: float = CERTIFICATE_LIFETIME_S
+    ) -> bytes:
+        """A certificate (PEM) for the request's public key; it ends with the root at the latest.
 
         InvalidArgument for what is no request, is not ECDSA P-256, or does not prove that whoever sent it has
         the private key.
         """
         public = _public_key(csr_pem)
-        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        lifetime_s = min(lifetime_s, (self._root.not_valid_after_utc - now).total_seconds())
         usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
         certificate = (
-            _builder(subject.name(), self._root.subject, public, now, CERTIFICATE_LIFETIME_S)
+            _builder(subject.name(), self._root.subject, public, now, lifetime_s)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(sign_certificates=False), critical=True)
             .add_extension(usage, critical=False)
             .add_extension(x509.SubjectAlternativeName(subject.dns_names()), critical=False)
-            .add_extension(issuer, critical=False)
+            .add_extension(self._key_identifier(), critical=False)
             .sign(self._key, SHA256())
         )
         return certificate.public_bytes(Encoding.PEM)
+
+    def certify(self, root_pem: bytes, now: datetime) -> bytes:
+        """Another root's name and key as certified by this root (PEM): who trusts this one believes what that
+        one issues. It ends when the first of the two does."""
+        other = x509.load_pem_x509_certificate(root_pem)
+        until = min(self._root.not_valid_after_utc, other.not_valid_after_utc)
+        public = other.public_key()
+        assert isinstance(public, ec.EllipticCurvePublicKey), "as every root here"
+        certificate = (
+            _builder(
+                other.subject,
+                self._root.subject,
+                public,
+                now,
+                (until - now).total_seconds(),
+                identifier=key_identifier(other),
+            )
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_key_usage(sign_certificates=True), critical=True)
+            .add_extension(self._key_identifier(), critical=False)
+            .sign(self._key, SHA256())
+        )
+        return certificate.public_bytes(Encoding.PEM)
+
+    def _key_identifier(self) -> x509.AuthorityKeyIdentifier:
+        """The one in the root, whichever way it was made: verifiers compare them (RFC 5280, 4.2.1.1)."""
+        return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_identifier(self._root))
+
+
+def key_identifier(certificate: x509.Certificate) -> x509.SubjectKeyIdentifier:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        return x509.SubjectKeyIdentifier.from_public_key(certificate.public_key())
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:
@@ -151,7 +187,13 @@ def _public_key(csr_pem: bytes) -> ec.EllipticCurvePublicKey:
 
 
 def _builder(
-    name: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, now: datetime, lifetime_s: int
+    name: x509.Name,
+    issuer: x509.Name,
+    public: ec.EllipticCurvePublicKey,
+    now: datetime,
+    lifetime_s: float,
+    *,
+    identifier: x509.SubjectKeyIdentifier | None = None,
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -159,9 +201,9 @@ def _builder(
         .issuer_name(issuer)
         .public_key(public)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _CLOCK_SKEW)
+        .not_valid_before(now - _SKEW)
         .not_valid_after(now + timedelta(seconds=lifetime_s))
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(identifier or x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
     )
 
 

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import NameOID
 
+from swarmnet.core import certificates
+from swarmnet.core.certificates import is_anchored, is_of_first
 from swarmnet.core.errors import Internal
-from swarmnet.core.limits import RENEW_BETWEEN
 from swarmnet.core.secret import SecretBytes
-from swarmnet.core.tokens import root_digest
 from swarmnet.manager.ca.authority import Subject
 from swarmnet.manager.identity import CallerRole
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """PEM of the certificate, its private key, and the cluster's root."""
+    """PEM of the certificate's chain, its private key, and the roots to trust: core/certificates.py."""
 
     certificate_pem: bytes
     key: SecretBytes
@@ -37,25 +37,23 @@ class Credentials:
         return isinstance(key, ec.EllipticCurvePrivateKey) and key.public_key() == certificate.public_key()
 
     def issued_by_root(self) -> bool:
-        """Whether the root signed the certificate."""
-        certificate = x509.load_pem_x509_certificate(self.certificate_pem)
-        try:
-            certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(self.root_pem))
-        except Exception:
-            return False
-        return True
+        """Whether one of the roots vouches for the certificate."""
+        return is_anchored(self.certificate_pem, self.root_pem)
+
+    def is_current(self) -> bool:
+        """Whether it was issued by the root that issues now."""
+        return is_of_first(self.certificate_pem, self.root_pem)
+
+    def roots(self) -> list[str]:
+        """Digests of the roots to trust."""
+        return certificates.digests_of(self.root_pem)
 
     def expires_at(self) -> datetime:
-        return x509.load_pem_x509_certificate(self.certificate_pem).not_valid_after_utc
+        return certificates.expires_at(self.certificate_pem)
 
     def renew_at(self, point: float) -> datetime:
         """When to renew, `point` (0 to 1) of the way through the allowed part of its life."""
-        certificate = x509.load_pem_x509_certificate(self.certificate_pem)
-        earliest, latest = RENEW_BETWEEN
-        life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
-        return certificate.not_valid_before_utc + timedelta(
-            seconds=life.total_seconds() * (earliest + (latest - earliest) * point)
-        )
+        return certificates.renew_at(self.certificate_pem, point)
 
 
 def subject_of(certificate: x509.Certificate) -> Subject:
@@ -74,8 +72,3 @@ def subject_of(certificate: x509.Certificate) -> Subject:
         raise Internal(
             "the certificate names no node, role and cluster", hint="Leave the swarm and join again."
         ) from error
-
-
-def digest_of(root_pem: bytes) -> str:
-    """The digest that join tokens carry. ValueError for what is no certificate."""
-    return root_digest(x509.load_pem_x509_certificate(root_pem).public_bytes(Encoding.DER))

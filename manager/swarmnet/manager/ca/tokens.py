@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from swarmnet.api.v1 import store_pb2 as store
 from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core.errors import BadToken
 from swarmnet.core.secret import SecretBytes
 from swarmnet.core.tokens import JoinToken
+
+TOKEN_BYTES: Final = 16
+"""Of the secret in a join token."""
 
 
 def token_of(role: types.Role.ValueType, cluster: types.Cluster, secrets: store.ClusterSecrets) -> JoinToken:

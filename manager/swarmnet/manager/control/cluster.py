@@ -11,47 +11,10 @@ from swarmnet.api.v1 import control_pb2 as control
 from swarmnet.api.v1 import store_pb2 as store
 from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core.errors import InvalidArgument
-from swarmnet.core.limits import (
-    MAX_KEY_ROTATION_PERIOD_S,
-    MAX_RETIRE_GRACE_S,
-    MAX_ROTATION_DEADLINE_S,
-    MIN_KEY_ROTATION_PERIOD_S,
-    MIN_RETIRE_GRACE_S,
-    MIN_ROTATION_DEADLINE_S,
-)
 from swarmnet.core.state import Transaction
-from swarmnet.manager.ca.tokens import token_of
+from swarmnet.manager.ca.tokens import TOKEN_BYTES, token_of
+from swarmnet.manager.control import cluster_settings
 from swarmnet.manager.control.surroundings import Noun
-
-TOKEN_BYTES = 16
-
-
-def check_rotation_period(period: Duration) -> None:
-    """InvalidArgument outside of 1 minute to 30 days."""
-    if not MIN_KEY_ROTATION_PERIOD_S <= period.ToTimedelta().total_seconds() <= MAX_KEY_ROTATION_PERIOD_S:
-        raise InvalidArgument(
-            f"a key rotation period of {period.ToTimedelta().total_seconds():g} s is out of range",
-            hint="Use 1 minute to 30 days, such as 12h.",
-        )
-
-
-def _check_retire_grace(grace: Duration) -> None:
-    """InvalidArgument outside of 1 second to 1 hour: no packet is to be on its way longer than that."""
-    if not MIN_RETIRE_GRACE_S <= grace.ToTimedelta().total_seconds() <= MAX_RETIRE_GRACE_S:
-        raise InvalidArgument(
-            f"a grace time of {grace.ToTimedelta().total_seconds():g} s for retired keys is out of range",
-            hint="Use 1 second to 1 hour, such as 10s.",
-        )
-
-
-def check_rotation_deadline(deadline: Duration) -> None:
-    """InvalidArgument outside of 10 seconds to 1 hour."""
-    seconds = deadline.ToTimedelta().total_seconds()
-    if not MIN_ROTATION_DEADLINE_S <= seconds <= MAX_ROTATION_DEADLINE_S:
-        raise InvalidArgument(
-            f"a key rotation deadline of {seconds:g} s is out of range",
-            hint="Use 10 seconds to 1 hour, such as 5m: nodes are given up that do not answer so long.",
-        )
 
 
 def secrets_of(transaction: Transaction) -> store.ClusterSecrets:
@@ -69,23 +32,15 @@ class ClusterNoun(Noun):
     async def UpdateCluster(
         self, request: control.UpdateClusterRequest, context: object
     ) -> control.GetClusterResponse:
-        if request.HasField("key_rotation_period"):
-            check_rotation_period(request.key_rotation_period)
-        if request.HasField("key_rotation_deadline"):
-            check_rotation_deadline(request.key_rotation_deadline)
-        if request.HasField("retire_grace"):
-            _check_retire_grace(request.retire_grace)
+        """Each setting that is given; what is wrong with one refuses all."""
+        cluster_settings.check_update(request)
 
         def decide(transaction: Transaction) -> None:
             cluster = transaction.edit(transaction.cluster())
-            if request.HasField("key_rotation_deadline"):
-                cluster.rotation_deadline.CopyFrom(request.key_rotation_deadline)
-            if request.HasField("retire_grace"):
-                cluster.retire_grace.CopyFrom(request.retire_grace)
-            if request.HasField("key_rotation_period"):
-                cluster.key_rotation_period.CopyFrom(request.key_rotation_period)
-                _bring_forward(transaction, self._store.now(), request.key_rotation_period)
+            cluster_settings.update(cluster, request)
             transaction.put(cluster)
+            if request.HasField("key_rotation_period"):
+                _bring_forward(transaction, self._store.now(), request.key_rotation_period)
 
         await self._store.transact(decide)
         return self._cluster_view()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from swarmnet.manager.control.backup import BackupNoun
-from swarmnet.manager.control.cluster import ClusterNoun
 from swarmnet.manager.control.configs import ConfigNoun
 from swarmnet.manager.control.keys import KeyNoun
 from swarmnet.manager.control.networks import NetworkNoun
 from swarmnet.manager.control.nodes import NodeNoun
 from swarmnet.manager.control.raft import RaftNoun
+from swarmnet.manager.control.roots import RootNoun
 from swarmnet.manager.control.services import ServiceNoun
 from swarmnet.manager.control.tasks import TaskNoun
 from swarmnet.manager.control.watch import WatchNoun
@@ -16,7 +16,7 @@ from swarmnet.manager.control.watch import WatchNoun
 
 class Control(
     BackupNoun,
-    ClusterNoun,
+    RootNoun,
     NodeNoun,
     NetworkNoun,
     ConfigNoun,

@@ -26,7 +26,7 @@ from swarmnet.api.v1 import options_pb2 as swarmnet_dot_api_dot_v1_dot_options__
 from swarmnet.api.v1 import types_pb2 as swarmnet_dot_api_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18swarmnet/api/v1/ca.proto\x12\x0fswarmnet.api.v1\x1a\x1dswarmnet/api/v1/options.proto\x1a\x1bswarmnet/api/v1/types.proto\"\x1b\n\x19GetRootCertificateRequest\":\n\x1aGetRootCertificateResponse\x12\x1c\n\x14root_certificate_pem\x18\x01 \x01(\t\"\xa1\x01\n\x17IssueCertificateRequest\x12\x12\n\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x0f\n\x07\x63sr_pem\x18\x02 \x01(\t\x12\x10\n\x08hostname\x18\x03 \x01(\t\x12#\n\x04role\x18\x04 \x01(\x0e\x32\x15.swarmnet.api.v1.Role\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x19\n\x11\x62ootstrap_address\x18\x06 \x01(\t\"\xb6\x01\n\x18IssueCertificateResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12#\n\x04role\x18\x02 \x01(\x0e\x32\x15.swarmnet.api.v1.Role\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x03 \x01(\t\x12\x1c\n\x14root_certificate_pem\x18\x04 \x01(\t\x12\x19\n\x11manager_addresses\x18\x05 \x03(\t\x12\x12\n\ncluster_id\x18\x06 \x01(\t\"j\n\x17RenewCertificateRequest\x12\x0f\n\x07\x63sr_pem\x18\x01 \x01(\t\x12#\n\x04role\x18\x02 \x01(\x0e\x32\x15.swarmnet.api.v1.Role\x12\x19\n\x11\x62ootstrap_address\x18\x03 \x01(\t\"\x10\n\x0eGetRoleRequest\"Q\n\x0fGetRoleResponse\x12#\n\x04role\x18\x01 \x01(\x0e\x32\x15.swarmnet.api.v1.Role\x12\x19\n\x11manager_addresses\x18\x02 \x03(\t2\xf3\x01\n\tBootstrap\x12u\n\x12GetRootCertificate\x12*.swarmnet.api.v1.GetRootCertificateRequest\x1a+.swarmnet.api.v1.GetRootCertificateResponse\"\x06\xca\xc9\x19\x02 \x01\x12o\n\x10IssueCertificate\x12(.swarmnet.api.v1.IssueCertificateRequest\x1a).swarmnet.api.v1.IssueCertificateResponse\"\x06\xca\xc9\x19\x02 \x01\x32\xd8\x02\n\x14\x43\x65rtificateAuthority\x12q\n\x10RenewCertificate\x12(.swarmnet.api.v1.RenewCertificateRequest\x1a).swarmnet.api.v1.IssueCertificateResponse\"\x08\xca\xc9\x19\x04\x08\x01\x10\x01\x12V\n\x07GetRole\x12\x1f.swarmnet.api.v1.GetRoleRequest\x1a .swarmnet.api.v1.GetRoleResponse\"\x08\xca\xc9\x19\x04\x08\x01\x10\x01\x12u\n\x16IssueClientCertificate\x12(.swarmnet.api.v1.RenewCertificateRequest\x1a).swarmnet.api.v1.IssueCertificateResponse\"\x06\xca\xc9\x19\x02\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18swarmnet/api/v1/ca.proto\x12\x0fswarmnet.api.v1\x1a\x1dswarmnet/api/v1/options.proto\x1a\x1bswarmnet/api/v1/types.proto\"\x1b\n\x19GetRootCertificateRequest\":\n\x1aGetRootCertificateResponse\x12\x1c\n\x14root_certificate_pem\x18\x01 \x01(\t\"\xa1\x01\n\x17IssueCertificateRequest\x12\x12\n\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x0f\n\x07\x63sr_pem\x18\x02 \x01(\t\x12\x10\n\x08hostname\x18\x03 \x01(\t\x12#\n\x04role\x18\x04 \x01(\x0e\x32\x15.swarmnet.api.v1.Role\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x19\n\x11\x62ootstrap_address\x18\x06 \x01(\t\"\xb6\x01\n\x18IssueCertificateResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12#\n\x04role\x18\x02 \x01(\x0e\x32\x15.swarmnet.api.v1.Role\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x03 \x01(\t\x12\x1c\n\x14root_certificate_pem\x18\x04 \x01(\t\x12\x19\n\x11manager_addresses\x18\x05 \x03(\t\x12\x12\n\ncluster_id\x18\x06 \x01(\t\"j\n\x17RenewCertificateRequest\x12\x0f\n\x07\x63sr_pem\x18\x01 \x01(\t\x12#\n\x04role\x18\x02 \x01(\x0e\x32\x15.swarmnet.api.v1.Role\x12\x19\n\x11\x62ootstrap_address\x18\x03 \x01(\t\"Q\n\x18ReportCertificateRequest\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x1c\n\x14root_certificate_pem\x18\x02 \x01(\t\"9\n\x19ReportCertificateResponse\x12\x1c\n\x14root_certificate_pem\x18\x01 \x01(\t\"\x10\n\x0eGetRoleRequest\"Q\n\x0fGetRoleResponse\x12#\n\x04role\x18\x01 \x01(\x0e\x32\x15.swarmnet.api.v1.Role\x12\x19\n\x11manager_addresses\x18\x02 \x03(\t2\xf3\x01\n\tBootstrap\x12u\n\x12GetRootCertificate\x12*.swarmnet.api.v1.GetRootCertificateRequest\x1a+.swarmnet.api.v1.GetRootCertificateResponse\"\x06\xca\xc9\x19\x02 \x01\x12o\n\x10IssueCertificate\x12(.swarmnet.api.v1.IssueCertificateRequest\x1a).swarmnet.api.v1.IssueCertificateResponse\"\x06\xca\xc9\x19\x02 \x01\x32\xce\x03\n\x14\x43\x65rtificateAuthority\x12q\n\x10RenewCertificate\x12(.swarmnet.api.v1.RenewCertificateRequest\x1a).swarmnet.api.v1.IssueCertificateResponse\"\x08\xca\xc9\x19\x04\x08\x01\x10\x01\x12t\n\x11ReportCertificate\x12).swarmnet.api.v1.ReportCertificateRequest\x1a*.swarmnet.api.v1.ReportCertificateResponse\"\x08\xca\xc9\x19\x04\x08\x01\x10\x01\x12V\n\x07GetRole\x12\x1f.swarmnet.api.v1.GetRoleRequest\x1a .swarmnet.api.v1.GetRoleResponse\"\x08\xca\xc9\x19\x04\x08\x01\x10\x01\x12u\n\x16IssueClientCertificate\x12(.swarmnet.api.v1.RenewCertificateRequest\x1a).swarmnet.api.v1.IssueCertificateResponse\"\x06\xca\xc9\x19\x02\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +41,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BOOTSTRAP'].methods_by_name['IssueCertificate']._serialized_options = b'\312\311\031\002 \001'
   _globals['_CERTIFICATEAUTHORITY'].methods_by_name['RenewCertificate']._loaded_options = None
   _globals['_CERTIFICATEAUTHORITY'].methods_by_name['RenewCertificate']._serialized_options = b'\312\311\031\004\010\001\020\001'
+  _globals['_CERTIFICATEAUTHORITY'].methods_by_name['ReportCertificate']._loaded_options = None
+  _globals['_CERTIFICATEAUTHORITY'].methods_by_name['ReportCertificate']._serialized_options = b'\312\311\031\004\010\001\020\001'
   _globals['_CERTIFICATEAUTHORITY'].methods_by_name['GetRole']._loaded_options = None
   _globals['_CERTIFICATEAUTHORITY'].methods_by_name['GetRole']._serialized_options = b'\312\311\031\004\010\001\020\001'
   _globals['_CERTIFICATEAUTHORITY'].methods_by_name['IssueClientCertificate']._loaded_options = None
@@ -55,12 +57,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ISSUECERTIFICATERESPONSE']._serialized_end=541
   _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=543
   _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=649
-  _globals['_GETROLEREQUEST']._serialized_start=651
-  _globals['_GETROLEREQUEST']._serialized_end=667
-  _globals['_GETROLERESPONSE']._serialized_start=669
-  _globals['_GETROLERESPONSE']._serialized_end=750
-  _globals['_BOOTSTRAP']._serialized_start=753
-  _globals['_BOOTSTRAP']._serialized_end=996
-  _globals['_CERTIFICATEAUTHORITY']._serialized_start=999
-  _globals['_CERTIFICATEAUTHORITY']._serialized_end=1343
+  _globals['_REPORTCERTIFICATEREQUEST']._serialized_start=651
+  _globals['_REPORTCERTIFICATEREQUEST']._serialized_end=732
+  _globals['_REPORTCERTIFICATERESPONSE']._serialized_start=734
+  _globals['_REPORTCERTIFICATERESPONSE']._serialized_end=791
+  _globals['_GETROLEREQUEST']._serialized_start=793
+  _globals['_GETROLEREQUEST']._serialized_end=809
+  _globals['_GETROLERESPONSE']._serialized_start=811
+  _globals['_GETROLERESPONSE']._serialized_end=892
+  _globals['_BOOTSTRAP']._serialized_start=895
+  _globals['_BOOTSTRAP']._serialized_end=1138
+  _globals['_CERTIFICATEAUTHORITY']._serialized_start=1141
+  _globals['_CERTIFICATEAUTHORITY']._serialized_end=1603
 # @@protoc_insertion_point(module_scope)

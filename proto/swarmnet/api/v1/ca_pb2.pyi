@@ -104,7 +104,9 @@ class IssueCertificateResponse(_message.Message):
     node_id: _builtins.str
     role: _types_pb2.Role.ValueType
     certificate_pem: _builtins.str
+    """with what leads from it to the old root, while roots change"""
     root_certificate_pem: _builtins.str
+    """the roots to trust, the one that issued the certificate first"""
     cluster_id: _builtins.str
     @_builtins.property
     def manager_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -154,6 +156,49 @@ class RenewCertificateRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RenewCertificateRequest: _TypeAlias = RenewCertificateRequest  # noqa: Y015
+
+@_typing.final
+class ReportCertificateRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CERTIFICATE_PEM_FIELD_NUMBER: _builtins.int
+    ROOT_CERTIFICATE_PEM_FIELD_NUMBER: _builtins.int
+    certificate_pem: _builtins.str
+    root_certificate_pem: _builtins.str
+    """the roots that it believes"""
+    def __init__(
+        self,
+        *,
+        certificate_pem: _builtins.str = ...,
+        root_certificate_pem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_pem", b"certificate_pem", "root_certificate_pem", b"root_certificate_pem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportCertificateRequest: _TypeAlias = ReportCertificateRequest  # noqa: Y015
+
+@_typing.final
+class ReportCertificateResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOT_CERTIFICATE_PEM_FIELD_NUMBER: _builtins.int
+    root_certificate_pem: _builtins.str
+    """the roots to trust, the one that issues first"""
+    def __init__(
+        self,
+        *,
+        root_certificate_pem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["root_certificate_pem", b"root_certificate_pem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportCertificateResponse: _TypeAlias = ReportCertificateResponse  # noqa: Y015
 
 @_typing.final
 class GetRoleRequest(_message.Message):

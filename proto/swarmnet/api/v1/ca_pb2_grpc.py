@@ -165,6 +165,11 @@ class CertificateAuthorityStub:
                 request_serializer=swarmnet_dot_api_dot_v1_dot_ca__pb2.RenewCertificateRequest.SerializeToString,
                 response_deserializer=swarmnet_dot_api_dot_v1_dot_ca__pb2.IssueCertificateResponse.FromString,
                 _registered_method=True)
+        self.ReportCertificate = channel.unary_unary(
+                '/swarmnet.api.v1.CertificateAuthority/ReportCertificate',
+                request_serializer=swarmnet_dot_api_dot_v1_dot_ca__pb2.ReportCertificateRequest.SerializeToString,
+                response_deserializer=swarmnet_dot_api_dot_v1_dot_ca__pb2.ReportCertificateResponse.FromString,
+                _registered_method=True)
         self.GetRole = channel.unary_unary(
                 '/swarmnet.api.v1.CertificateAuthority/GetRole',
                 request_serializer=swarmnet_dot_api_dot_v1_dot_ca__pb2.GetRoleRequest.SerializeToString,
@@ -185,6 +190,15 @@ class CertificateAuthorityServicer:
         """The same identity again, for a new key: of the caller's role, or of another one that the state wants it to
         have. A worker that is to become a manager gets a manager's certificate, and is refused as a worker as soon
         as that manager takes part; a manager that was demoted gets a worker's, until that worker has registered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportCertificate(self, request, context):
+        """The certificate that the caller uses from now on, and what it believes; called over a new connection, with that
+        certificate. The answer says what it is to believe, and whether it has to renew: if the first root did not issue
+        its certificate. INVALID_ARGUMENT for a certificate that is not the caller's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -211,6 +225,11 @@ def add_CertificateAuthorityServicer_to_server(servicer, server):
                     servicer.RenewCertificate,
                     request_deserializer=swarmnet_dot_api_dot_v1_dot_ca__pb2.RenewCertificateRequest.FromString,
                     response_serializer=swarmnet_dot_api_dot_v1_dot_ca__pb2.IssueCertificateResponse.SerializeToString,
+            ),
+            'ReportCertificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportCertificate,
+                    request_deserializer=swarmnet_dot_api_dot_v1_dot_ca__pb2.ReportCertificateRequest.FromString,
+                    response_serializer=swarmnet_dot_api_dot_v1_dot_ca__pb2.ReportCertificateResponse.SerializeToString,
             ),
             'GetRole': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRole,
@@ -251,6 +270,33 @@ class CertificateAuthority:
             '/swarmnet.api.v1.CertificateAuthority/RenewCertificate',
             swarmnet_dot_api_dot_v1_dot_ca__pb2.RenewCertificateRequest.SerializeToString,
             swarmnet_dot_api_dot_v1_dot_ca__pb2.IssueCertificateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportCertificate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarmnet.api.v1.CertificateAuthority/ReportCertificate',
+            swarmnet_dot_api_dot_v1_dot_ca__pb2.ReportCertificateRequest.SerializeToString,
+            swarmnet_dot_api_dot_v1_dot_ca__pb2.ReportCertificateResponse.FromString,
             options,
             channel_credentials,
             insecure,

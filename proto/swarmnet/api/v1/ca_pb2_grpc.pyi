@@ -87,6 +87,11 @@ class CertificateAuthorityStub:
     have. A worker that is to become a manager gets a manager's certificate, and is refused as a worker as soon
     as that manager takes part; a manager that was demoted gets a worker's, until that worker has registered.
     """
+    ReportCertificate: _grpc.UnaryUnaryMultiCallable[_ca_pb2.ReportCertificateRequest, _ca_pb2.ReportCertificateResponse]
+    """The certificate that the caller uses from now on, and what it believes; called over a new connection, with that
+    certificate. The answer says what it is to believe, and whether it has to renew: if the first root did not issue
+    its certificate. INVALID_ARGUMENT for a certificate that is not the caller's.
+    """
     GetRole: _grpc.UnaryUnaryMultiCallable[_ca_pb2.GetRoleRequest, _ca_pb2.GetRoleResponse]
     """What the caller is by now, for one that may have missed it: a manager that was demoted while it was away."""
     IssueClientCertificate: _grpc.UnaryUnaryMultiCallable[_ca_pb2.RenewCertificateRequest, _ca_pb2.IssueCertificateResponse]
@@ -101,6 +106,11 @@ class CertificateAuthorityAsyncStub(CertificateAuthorityStub):
     """The same identity again, for a new key: of the caller's role, or of another one that the state wants it to
     have. A worker that is to become a manager gets a manager's certificate, and is refused as a worker as soon
     as that manager takes part; a manager that was demoted gets a worker's, until that worker has registered.
+    """
+    ReportCertificate: _aio.UnaryUnaryMultiCallable[_ca_pb2.ReportCertificateRequest, _ca_pb2.ReportCertificateResponse]  # type: ignore[assignment]
+    """The certificate that the caller uses from now on, and what it believes; called over a new connection, with that
+    certificate. The answer says what it is to believe, and whether it has to renew: if the first root did not issue
+    its certificate. INVALID_ARGUMENT for a certificate that is not the caller's.
     """
     GetRole: _aio.UnaryUnaryMultiCallable[_ca_pb2.GetRoleRequest, _ca_pb2.GetRoleResponse]  # type: ignore[assignment]
     """What the caller is by now, for one that may have missed it: a manager that was demoted while it was away."""
@@ -119,6 +129,17 @@ class CertificateAuthorityServicer(metaclass=_abc_1.ABCMeta):
         """The same identity again, for a new key: of the caller's role, or of another one that the state wants it to
         have. A worker that is to become a manager gets a manager's certificate, and is refused as a worker as soon
         as that manager takes part; a manager that was demoted gets a worker's, until that worker has registered.
+        """
+
+    @_abc_1.abstractmethod
+    def ReportCertificate(
+        self,
+        request: _ca_pb2.ReportCertificateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ca_pb2.ReportCertificateResponse, _abc.Awaitable[_ca_pb2.ReportCertificateResponse]]:
+        """The certificate that the caller uses from now on, and what it believes; called over a new connection, with that
+        certificate. The answer says what it is to believe, and whether it has to renew: if the first root did not issue
+        its certificate. INVALID_ARGUMENT for a certificate that is not the caller's.
         """
 
     @_abc_1.abstractmethod

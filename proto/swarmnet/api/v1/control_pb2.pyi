@@ -163,6 +163,7 @@ class UpdateClusterRequest(_message.Message):
     KEY_ROTATION_PERIOD_FIELD_NUMBER: _builtins.int
     RETIRE_GRACE_FIELD_NUMBER: _builtins.int
     KEY_ROTATION_DEADLINE_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_LIFETIME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def key_rotation_period(self) -> _duration_pb2.Duration:
         """1 min to 30 days"""
@@ -175,20 +176,59 @@ class UpdateClusterRequest(_message.Message):
     def key_rotation_deadline(self) -> _duration_pb2.Duration:
         """10 s to 1 h"""
 
+    @_builtins.property
+    def certificate_lifetime(self) -> _duration_pb2.Duration:
+        """1 h to 10 years"""
+
     def __init__(
         self,
         *,
         key_rotation_period: _duration_pb2.Duration | None = ...,
         retire_grace: _duration_pb2.Duration | None = ...,
         key_rotation_deadline: _duration_pb2.Duration | None = ...,
+        certificate_lifetime: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period", "retire_grace", b"retire_grace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_lifetime", b"certificate_lifetime", "key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period", "retire_grace", b"retire_grace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period", "retire_grace", b"retire_grace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_lifetime", b"certificate_lifetime", "key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period", "retire_grace", b"retire_grace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpdateClusterRequest: _TypeAlias = UpdateClusterRequest  # noqa: Y015
+
+@_typing.final
+class RotateRootCertificateRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOT_CERTIFICATE_PEM_FIELD_NUMBER: _builtins.int
+    ROOT_KEY_PEM_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_LIFETIME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    root_certificate_pem: _builtins.str
+    """ECDSA P-256, signed by itself; empty: the managers make one"""
+    root_key_pem: _builtins.str
+    """PKCS #8 or SEC 1, not encrypted"""
+    request_id: _builtins.str
+    """as in CreateNetworkRequest"""
+    @_builtins.property
+    def certificate_lifetime(self) -> _duration_pb2.Duration:
+        """as in UpdateClusterRequest"""
+
+    def __init__(
+        self,
+        *,
+        root_certificate_pem: _builtins.str = ...,
+        root_key_pem: _builtins.str = ...,
+        certificate_lifetime: _duration_pb2.Duration | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_lifetime", b"certificate_lifetime"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_lifetime", b"certificate_lifetime", "request_id", b"request_id", "root_certificate_pem", b"root_certificate_pem", "root_key_pem", b"root_key_pem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateRootCertificateRequest: _TypeAlias = RotateRootCertificateRequest  # noqa: Y015
 
 @_typing.final
 class GetJoinTokensRequest(_message.Message):

@@ -60,6 +60,11 @@ class ControlStub:
                 request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.RotateJoinTokenRequest.SerializeToString,
                 response_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.GetJoinTokensResponse.FromString,
                 _registered_method=True)
+        self.RotateRootCertificate = channel.unary_unary(
+                '/swarmnet.api.v1.Control/RotateRootCertificate',
+                request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.RotateRootCertificateRequest.SerializeToString,
+                response_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.GetClusterResponse.FromString,
+                _registered_method=True)
         self.ListNodes = channel.unary_unary(
                 '/swarmnet.api.v1.Control/ListNodes',
                 request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.ListNodesRequest.SerializeToString,
@@ -207,7 +212,7 @@ class ControlServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateCluster(self, request, context):
-        """key_rotation_period is 1 minute to 30 days.
+        """Changes what is set: key_rotation_period is 1 minute to 30 days, certificate_lifetime 1 hour to 10 years.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -221,6 +226,16 @@ class ControlServicer:
 
     def RotateJoinToken(self, request, context):
         """The old token stops working at once; nodes that joined with it stay.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateRootCertificate(self, request, context):
+        """Starts to replace the root certificate: by a new one, or by the one given. Every node renews its certificate at
+        once; GetCluster, ListNodes and Watch tell how far they are (Cluster.root_rotation). Asked while a rotation is in
+        progress, the new one takes its place; the root that the cluster still has ends it.
+        INVALID_ARGUMENT for a certificate that cannot be a root here, or a key that is not its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -428,6 +443,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.RotateJoinToken,
                     request_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.RotateJoinTokenRequest.FromString,
                     response_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.GetJoinTokensResponse.SerializeToString,
+            ),
+            'RotateRootCertificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateRootCertificate,
+                    request_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.RotateRootCertificateRequest.FromString,
+                    response_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.GetClusterResponse.SerializeToString,
             ),
             'ListNodes': grpc.unary_unary_rpc_method_handler(
                     servicer.ListNodes,
@@ -673,6 +693,33 @@ class Control:
             '/swarmnet.api.v1.Control/RotateJoinToken',
             swarmnet_dot_api_dot_v1_dot_control__pb2.RotateJoinTokenRequest.SerializeToString,
             swarmnet_dot_api_dot_v1_dot_control__pb2.GetJoinTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateRootCertificate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarmnet.api.v1.Control/RotateRootCertificate',
+            swarmnet_dot_api_dot_v1_dot_control__pb2.RotateRootCertificateRequest.SerializeToString,
+            swarmnet_dot_api_dot_v1_dot_control__pb2.GetClusterResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,10 +41,16 @@ class ControlStub:
     def __new__(cls, channel: _aio.Channel) -> ControlAsyncStub: ...
     GetCluster: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetClusterRequest, _control_pb2.GetClusterResponse]
     UpdateCluster: _grpc.UnaryUnaryMultiCallable[_control_pb2.UpdateClusterRequest, _control_pb2.GetClusterResponse]
-    """key_rotation_period is 1 minute to 30 days."""
+    """Changes what is set: key_rotation_period is 1 minute to 30 days, certificate_lifetime 1 hour to 10 years."""
     GetJoinTokens: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetJoinTokensRequest, _control_pb2.GetJoinTokensResponse]
     RotateJoinToken: _grpc.UnaryUnaryMultiCallable[_control_pb2.RotateJoinTokenRequest, _control_pb2.GetJoinTokensResponse]
     """The old token stops working at once; nodes that joined with it stay."""
+    RotateRootCertificate: _grpc.UnaryUnaryMultiCallable[_control_pb2.RotateRootCertificateRequest, _control_pb2.GetClusterResponse]
+    """Starts to replace the root certificate: by a new one, or by the one given. Every node renews its certificate at
+    once; GetCluster, ListNodes and Watch tell how far they are (Cluster.root_rotation). Asked while a rotation is in
+    progress, the new one takes its place; the root that the cluster still has ends it.
+    INVALID_ARGUMENT for a certificate that cannot be a root here, or a key that is not its own.
+    """
     ListNodes: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListNodesRequest, _control_pb2.ListNodesResponse]
     GetNode: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetRequest, _control_pb2.NodeView]
     UpdateNode: _grpc.UnaryUnaryMultiCallable[_control_pb2.UpdateNodeRequest, _control_pb2.NodeView]
@@ -115,10 +121,16 @@ class ControlAsyncStub(ControlStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetCluster: _aio.UnaryUnaryMultiCallable[_control_pb2.GetClusterRequest, _control_pb2.GetClusterResponse]  # type: ignore[assignment]
     UpdateCluster: _aio.UnaryUnaryMultiCallable[_control_pb2.UpdateClusterRequest, _control_pb2.GetClusterResponse]  # type: ignore[assignment]
-    """key_rotation_period is 1 minute to 30 days."""
+    """Changes what is set: key_rotation_period is 1 minute to 30 days, certificate_lifetime 1 hour to 10 years."""
     GetJoinTokens: _aio.UnaryUnaryMultiCallable[_control_pb2.GetJoinTokensRequest, _control_pb2.GetJoinTokensResponse]  # type: ignore[assignment]
     RotateJoinToken: _aio.UnaryUnaryMultiCallable[_control_pb2.RotateJoinTokenRequest, _control_pb2.GetJoinTokensResponse]  # type: ignore[assignment]
     """The old token stops working at once; nodes that joined with it stay."""
+    RotateRootCertificate: _aio.UnaryUnaryMultiCallable[_control_pb2.RotateRootCertificateRequest, _control_pb2.GetClusterResponse]  # type: ignore[assignment]
+    """Starts to replace the root certificate: by a new one, or by the one given. Every node renews its certificate at
+    once; GetCluster, ListNodes and Watch tell how far they are (Cluster.root_rotation). Asked while a rotation is in
+    progress, the new one takes its place; the root that the cluster still has ends it.
+    INVALID_ARGUMENT for a certificate that cannot be a root here, or a key that is not its own.
+    """
     ListNodes: _aio.UnaryUnaryMultiCallable[_control_pb2.ListNodesRequest, _control_pb2.ListNodesResponse]  # type: ignore[assignment]
     GetNode: _aio.UnaryUnaryMultiCallable[_control_pb2.GetRequest, _control_pb2.NodeView]  # type: ignore[assignment]
     UpdateNode: _aio.UnaryUnaryMultiCallable[_control_pb2.UpdateNodeRequest, _control_pb2.NodeView]  # type: ignore[assignment]
@@ -198,7 +210,7 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request: _control_pb2.UpdateClusterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.GetClusterResponse, _abc.Awaitable[_control_pb2.GetClusterResponse]]:
-        """key_rotation_period is 1 minute to 30 days."""
+        """Changes what is set: key_rotation_period is 1 minute to 30 days, certificate_lifetime 1 hour to 10 years."""
 
     @_abc_1.abstractmethod
     def GetJoinTokens(
@@ -214,6 +226,18 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.GetJoinTokensResponse, _abc.Awaitable[_control_pb2.GetJoinTokensResponse]]:
         """The old token stops working at once; nodes that joined with it stay."""
+
+    @_abc_1.abstractmethod
+    def RotateRootCertificate(
+        self,
+        request: _control_pb2.RotateRootCertificateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.GetClusterResponse, _abc.Awaitable[_control_pb2.GetClusterResponse]]:
+        """Starts to replace the root certificate: by a new one, or by the one given. Every node renews its certificate at
+        once; GetCluster, ListNodes and Watch tell how far they are (Cluster.root_rotation). Asked while a rotation is in
+        progress, the new one takes its place; the root that the cluster still has ends it.
+        INVALID_ARGUMENT for a certificate that cannot be a root here, or a key that is not its own.
+        """
 
     @_abc_1.abstractmethod
     def ListNodes(

@@ -304,6 +304,7 @@ class Assignment(_message.Message):
     KEY_OFFER_FIELD_NUMBER: _builtins.int
     SEALED_KEYS_FIELD_NUMBER: _builtins.int
     BECOME_MANAGER_FIELD_NUMBER: _builtins.int
+    ROOT_CERTIFICATE_PEM_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     node_id: _builtins.str
     node_index: _builtins.int
@@ -316,6 +317,8 @@ class Assignment(_message.Message):
     """a Keys: the n-th message's under the n-th key of the chain"""
     become_manager: _builtins.bool
     """hand this node's identity to the swarmnet-manager on its host"""
+    root_certificate_pem: _builtins.str
+    """the roots to trust; when they change, report the certificate"""
     @_builtins.property
     def gossip_peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___GossipPeer]:
         """some live workers, as seeds"""
@@ -354,10 +357,11 @@ class Assignment(_message.Message):
         key_offer: _builtins.bytes = ...,
         sealed_keys: _builtins.bytes = ...,
         become_manager: _builtins.bool = ...,
+        root_certificate_pem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["become_manager", b"become_manager", "endpoint_public_key", b"endpoint_public_key", "gossip_peers", b"gossip_peers", "heartbeat_period_ms", b"heartbeat_period_ms", "key_offer", b"key_offer", "keys", b"keys", "managers", b"managers", "networks", b"networks", "node_id", b"node_id", "node_index", b"node_index", "sealed_keys", b"sealed_keys", "sequence", b"sequence", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["become_manager", b"become_manager", "endpoint_public_key", b"endpoint_public_key", "gossip_peers", b"gossip_peers", "heartbeat_period_ms", b"heartbeat_period_ms", "key_offer", b"key_offer", "keys", b"keys", "managers", b"managers", "networks", b"networks", "node_id", b"node_id", "node_index", b"node_index", "root_certificate_pem", b"root_certificate_pem", "sealed_keys", b"sealed_keys", "sequence", b"sequence", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

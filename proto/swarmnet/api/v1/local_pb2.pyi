@@ -122,6 +122,7 @@ class InitRequest(_message.Message):
     ADDRESS_POOLS_FIELD_NUMBER: _builtins.int
     SUBNET_PREFIX_LENGTH_FIELD_NUMBER: _builtins.int
     FORCE_NEW_CLUSTER_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_LIFETIME_FIELD_NUMBER: _builtins.int
     KEY_ROTATION_DEADLINE_FIELD_NUMBER: _builtins.int
     subnet_prefix_length: _builtins.int
     force_new_cluster: _builtins.bool
@@ -134,6 +135,8 @@ class InitRequest(_message.Message):
     @_builtins.property
     def address_pools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
+    def certificate_lifetime(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
     def key_rotation_deadline(self) -> _duration_pb2.Duration: ...
     def __init__(
         self,
@@ -142,11 +145,12 @@ class InitRequest(_message.Message):
         address_pools: _abc.Iterable[_builtins.str] | None = ...,
         subnet_prefix_length: _builtins.int = ...,
         force_new_cluster: _builtins.bool = ...,
+        certificate_lifetime: _duration_pb2.Duration | None = ...,
         key_rotation_deadline: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_lifetime", b"certificate_lifetime", "key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_pools", b"address_pools", "force_new_cluster", b"force_new_cluster", "key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period", "subnet_prefix_length", b"subnet_prefix_length"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_pools", b"address_pools", "certificate_lifetime", b"certificate_lifetime", "force_new_cluster", b"force_new_cluster", "key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period", "subnet_prefix_length", b"subnet_prefix_length"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -412,6 +416,7 @@ class TakeOverRequest(_message.Message):
     ROOT_CERTIFICATE_PEM_FIELD_NUMBER: _builtins.int
     MANAGER_ADDRESSES_FIELD_NUMBER: _builtins.int
     certificate_pem: _builtins.str
+    """this and the next as in IssueCertificateResponse"""
     root_certificate_pem: _builtins.str
     @_builtins.property
     def manager_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

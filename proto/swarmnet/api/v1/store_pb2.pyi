@@ -154,12 +154,15 @@ class ClusterSecrets(_message.Message):
     WORKER_TOKEN_SECRET_FIELD_NUMBER: _builtins.int
     MANAGER_TOKEN_SECRET_FIELD_NUMBER: _builtins.int
     ENDPOINT_PRIVATE_KEY_FIELD_NUMBER: _builtins.int
+    NEXT_ROOT_KEY_PEM_FIELD_NUMBER: _builtins.int
     root_key_pem: _builtins.bytes
     worker_token_secret: _builtins.bytes
     """16 bytes"""
     manager_token_secret: _builtins.bytes
     endpoint_private_key: _builtins.bytes
     """Ed25519, 32 bytes"""
+    next_root_key_pem: _builtins.bytes
+    """of Cluster.root_rotation, while there is one"""
     @_builtins.property
     def meta(self) -> _types_pb2.Meta: ...
     def __init__(
@@ -170,10 +173,11 @@ class ClusterSecrets(_message.Message):
         worker_token_secret: _builtins.bytes = ...,
         manager_token_secret: _builtins.bytes = ...,
         endpoint_private_key: _builtins.bytes = ...,
+        next_root_key_pem: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_private_key", b"endpoint_private_key", "manager_token_secret", b"manager_token_secret", "meta", b"meta", "root_key_pem", b"root_key_pem", "worker_token_secret", b"worker_token_secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_private_key", b"endpoint_private_key", "manager_token_secret", b"manager_token_secret", "meta", b"meta", "next_root_key_pem", b"next_root_key_pem", "root_key_pem", b"root_key_pem", "worker_token_secret", b"worker_token_secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

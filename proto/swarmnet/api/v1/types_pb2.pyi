@@ -265,6 +265,8 @@ class Cluster(_message.Message):
     RETIRE_GRACE_FIELD_NUMBER: _builtins.int
     LAST_NODE_INDEX_FIELD_NUMBER: _builtins.int
     LAST_NETWORK_INDEX_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_LIFETIME_FIELD_NUMBER: _builtins.int
+    ROOT_ROTATION_FIELD_NUMBER: _builtins.int
     root_certificate_pem: _builtins.str
     """ECDSA P-256"""
     root_digest: _builtins.str
@@ -296,6 +298,14 @@ class Cluster(_message.Message):
     def retire_grace(self) -> _duration_pb2.Duration:
         """an epoch nobody sends with is received this much longer; default 10 s"""
 
+    @_builtins.property
+    def certificate_lifetime(self) -> _duration_pb2.Duration:
+        """of the nodes' certificates, from the next one on; default 90 days"""
+
+    @_builtins.property
+    def root_rotation(self) -> Global___RootRotation:
+        """unset: none is in progress"""
+
     def __init__(
         self,
         *,
@@ -311,14 +321,53 @@ class Cluster(_message.Message):
         retire_grace: _duration_pb2.Duration | None = ...,
         last_node_index: _builtins.int = ...,
         last_network_index: _builtins.int = ...,
+        certificate_lifetime: _duration_pb2.Duration | None = ...,
+        root_rotation: Global___RootRotation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_period", b"heartbeat_period", "key_rotation_period", b"key_rotation_period", "meta", b"meta", "retire_grace", b"retire_grace", "rotation_deadline", b"rotation_deadline"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_lifetime", b"certificate_lifetime", "heartbeat_period", b"heartbeat_period", "key_rotation_period", b"key_rotation_period", "meta", b"meta", "retire_grace", b"retire_grace", "root_rotation", b"root_rotation", "rotation_deadline", b"rotation_deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_pools", b"address_pools", "endpoint_public_key", b"endpoint_public_key", "heartbeat_period", b"heartbeat_period", "key_rotation_period", b"key_rotation_period", "last_network_index", b"last_network_index", "last_node_index", b"last_node_index", "meta", b"meta", "retire_grace", b"retire_grace", "root_certificate_pem", b"root_certificate_pem", "root_digest", b"root_digest", "rotation_deadline", b"rotation_deadline", "subnet_prefix_length", b"subnet_prefix_length"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_pools", b"address_pools", "certificate_lifetime", b"certificate_lifetime", "endpoint_public_key", b"endpoint_public_key", "heartbeat_period", b"heartbeat_period", "key_rotation_period", b"key_rotation_period", "last_network_index", b"last_network_index", "last_node_index", b"last_node_index", "meta", b"meta", "retire_grace", b"retire_grace", "root_certificate_pem", b"root_certificate_pem", "root_digest", b"root_digest", "root_rotation", b"root_rotation", "rotation_deadline", b"rotation_deadline", "subnet_prefix_length", b"subnet_prefix_length"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Cluster: _TypeAlias = Cluster  # noqa: Y015
+
+@_typing.final
+class RootRotation(_message.Message):
+    """The root certificate is being replaced. Certificates are issued by the new root, and come with cross_signed_pem, so
+    that who trusts only the old root believes them too. It ends when every node has such a certificate: the new root
+    becomes the cluster's, the old one counts for nothing any more, and join tokens are new, as they name the root.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOT_CERTIFICATE_PEM_FIELD_NUMBER: _builtins.int
+    ROOT_DIGEST_FIELD_NUMBER: _builtins.int
+    CROSS_SIGNED_PEM_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    root_certificate_pem: _builtins.str
+    """the new root"""
+    root_digest: _builtins.str
+    """of the new root"""
+    cross_signed_pem: _builtins.str
+    """the new root's name and key, certified by the old root"""
+    @_builtins.property
+    def started_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        root_certificate_pem: _builtins.str = ...,
+        root_digest: _builtins.str = ...,
+        cross_signed_pem: _builtins.str = ...,
+        started_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["started_at", b"started_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cross_signed_pem", b"cross_signed_pem", "root_certificate_pem", b"root_certificate_pem", "root_digest", b"root_digest", "started_at", b"started_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RootRotation: _TypeAlias = RootRotation  # noqa: Y015
 
 @_typing.final
 class NodeCapabilities(_message.Message):
@@ -409,6 +458,9 @@ class Node(_message.Message):
     DESIRED_ROLE_FIELD_NUMBER: _builtins.int
     DEMOTED_FIELD_NUMBER: _builtins.int
     DRAINED_BY_FORCE_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_ROOT_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    TRUSTED_ROOTS_FIELD_NUMBER: _builtins.int
     role: Global___Role.ValueType
     hostname: _builtins.str
     index: _builtins.int
@@ -433,12 +485,22 @@ class Node(_message.Message):
     """no manager any more, and its worker has not registered yet"""
     drained_by_force: _builtins.bool
     """no tasks and no networks' keys, whatever it says, until it is available again"""
+    certificate_root: _builtins.str
+    """As the node told last, in its present role; empty before that.
+    digest of the root that issued the certificate that it uses
+    """
     @_builtins.property
     def meta(self) -> Global___Meta: ...
     @_builtins.property
     def capabilities(self) -> Global___NodeCapabilities: ...
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def certificate_expires_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def trusted_roots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """digests of the roots that it believes"""
+
     def __init__(
         self,
         *,
@@ -459,10 +521,13 @@ class Node(_message.Message):
         desired_role: Global___Role.ValueType = ...,
         demoted: _builtins.bool = ...,
         drained_by_force: _builtins.bool = ...,
+        certificate_root: _builtins.str = ...,
+        certificate_expires_at: _timestamp_pb2.Timestamp | None = ...,
+        trusted_roots: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "meta", b"meta"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "certificate_expires_at", b"certificate_expires_at", "meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "availability", b"availability", "bootstrap_address", b"bootstrap_address", "capabilities", b"capabilities", "certificate_generation", b"certificate_generation", "data_path_address", b"data_path_address", "demoted", b"demoted", "desired_role", b"desired_role", "drained_by_force", b"drained_by_force", "fenced", b"fenced", "hostname", b"hostname", "index", b"index", "labels", b"labels", "message", b"message", "meta", b"meta", "role", b"role", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "availability", b"availability", "bootstrap_address", b"bootstrap_address", "capabilities", b"capabilities", "certificate_expires_at", b"certificate_expires_at", "certificate_generation", b"certificate_generation", "certificate_root", b"certificate_root", "data_path_address", b"data_path_address", "demoted", b"demoted", "desired_role", b"desired_role", "drained_by_force", b"drained_by_force", "fenced", b"fenced", "hostname", b"hostname", "index", b"index", "labels", b"labels", "message", b"message", "meta", b"meta", "role", b"role", "state", b"state", "trusted_roots", b"trusted_roots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
