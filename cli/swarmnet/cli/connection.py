@@ -46,7 +46,9 @@ _CHANNEL_OPTIONS: Final = (("grpc.enable_http_proxy", 0), ("grpc.min_reconnect_b
 class Unary(Protocol[_Request_contra, _Response_co]):
     """One rpc of a stub, ready to be called."""
 
-    def __call__(self, request: _Request_contra, /, timeout: float | None = None) -> _Response_co: ...
+    def with_call(
+        self, request: _Request_contra, /, timeout: float | None = None
+    ) -> tuple[_Response_co, grpc.Call]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,14 +174,20 @@ def invoke(
     timeout_s: float,
     endpoint: Endpoint,
     credentials: Credentials | None = None,
-) -> ResponseT:
-    """Call an rpc of a stub whose channel goes to `endpoint`; every failure is a SwarmnetError."""
+) -> tuple[ResponseT, bool]:
+    """Call an rpc of a stub whose channel goes to `endpoint`; every failure is a SwarmnetError.
+
+    Also returns whether the manager says that the client's certificate should be renewed.
+    """
     import grpc
 
+    from swarmnet.core.status import RENEW
+
     try:
-        return rpc(request, timeout=timeout_s)
+        response, call = rpc.with_call(request, timeout=timeout_s)
     except grpc.RpcError as error:
         raise to_error(error, endpoint, credentials) from None
+    return response, any(key == RENEW for key, _ in call.trailing_metadata() or ())
 
 
 def to_error(error: grpc.RpcError, endpoint: Endpoint, credentials: Credentials | None) -> SwarmnetError:
@@ -213,7 +221,15 @@ def _broken(endpoint: Endpoint, credentials: Credentials | None, details: str) -
 
     why = complaint(credentials)
     if not why and "handshake failed" in details.lower():
-        why = f"it is no manager of the cluster of {credentials.root} ({details})"
+        why = (
+            f"it is no manager of the cluster of {credentials.root}, or the root certificate was rotated "
+            f"since ({details})"
+        )
+    elif not why and "socket closed" in details.lower():
+        why = (
+            f"it does not accept {credentials.certificate}, if it did not just stop: "
+            f"was the root certificate rotated? ({details})"
+        )
     return Unavailable(
         f"The connection to the swarmnet manager at {endpoint} failed: {why or details}",
         hint="`swarmnet swarm credentials DIR` on a manager makes new certificate files for "

@@ -31,7 +31,7 @@ class Daemon:
         from swarmnet.api.v1.local_pb2_grpc import LocalStub
 
         with open_channel(self._endpoint, None) as channel:
-            return invoke(rpc(LocalStub(channel)), request, LOCAL_TIMEOUT_S, self._endpoint)
+            return invoke(rpc(LocalStub(channel)), request, LOCAL_TIMEOUT_S, self._endpoint)[0]
 
 
 def find_daemon(run_dir: str, wanted: Kind | None = None) -> Daemon:

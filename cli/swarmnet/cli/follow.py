@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from swarmnet.api.v1 import control_pb2
     from swarmnet.api.v1 import types_pb2 as types
 
-VersionedT = TypeVar("VersionedT", "types.Service", "types.Task", "types.KeyScope")
+VersionedT = TypeVar(
+    "VersionedT", "types.Service", "types.Task", "types.KeyScope", "types.Cluster", "types.Node"
+)
 
 _RETRY_DELAYS_S: Final = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Longer than managers take to choose a new leader; after the last the operator is told."""

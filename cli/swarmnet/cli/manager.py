@@ -46,6 +46,7 @@ class Manager:
         self._credentials = credentials
         self._worker_socket = worker_socket
         self._channel: grpc.Channel | None = None
+        self._renew = False
 
     def call(
         self,
@@ -72,7 +73,13 @@ class Manager:
 
     def invoke(self, rpc: Unary[RequestT, ResponseT], request: RequestT, timeout_s: float) -> ResponseT:
         """Call an rpc of any stub on `channel()`, once."""
-        return invoke(rpc, request, timeout_s, self._endpoints[0], self._credentials)
+        response, renew = invoke(rpc, request, timeout_s, self._endpoints[0], self._credentials)
+        self._renew = self._renew or renew
+        return response
+
+    def certificate_to_renew(self) -> Credentials | None:
+        """The client's, if a manager has said in this session that it should be renewed."""
+        return self._credentials if self._renew else None
 
     def watch(self, kinds: Sequence[control_pb2.ObjectKind.ValueType]) -> Generator[control_pb2.WatchEvent]:
         """Every change from now on. Returns when the subscription stands; Unavailable once it breaks."""

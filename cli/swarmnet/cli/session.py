@@ -45,4 +45,8 @@ class Session:
 
     def close(self) -> None:
         if "manager" in self.__dict__:
+            if (credentials := self.manager.certificate_to_renew()) is not None:
+                from swarmnet.cli.credentials import renew
+
+                renew(self.manager, credentials)
             self.manager.close()

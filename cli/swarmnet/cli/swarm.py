@@ -1,4 +1,4 @@
-"""`swarmnet swarm`: init, join, join-token, leave, update, credentials, backup, restore."""
+"""`swarmnet swarm`: init, join, join-token, leave, update, ca, credentials, backup, restore."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from swarmnet.api.v1 import ca_pb2, control_pb2, local_pb2
 from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.cli import backup
 from swarmnet.cli.arguments import parse_count
+from swarmnet.cli.ca import ca
 from swarmnet.cli.daemons import Kind, find_daemon
 from swarmnet.cli.durations import duration_option
 from swarmnet.cli.session import CREDENTIALS_DIR, Session
@@ -25,6 +26,8 @@ _rotation_period = click.option("--key-rotation-period", callback=duration_optio
                                 help="How long a key is used. [default: 12h]")  # fmt: skip
 _rotation_deadline = click.option("--key-rotation-deadline", callback=duration_option, metavar="TIME",
                                   help="Fence nodes that are later. [default: 5m]")  # fmt: skip
+_cert_expiry = click.option("--cert-expiry", callback=duration_option, metavar="TIME",
+                            help="How long certificates of nodes last. [default: 2160h]")  # fmt: skip
 _which = (
     click.option("--manager", "kind", flag_value="manager", help="This host's swarmnet-manager."),
     click.option("--worker", "kind", flag_value="worker", help="This host's swarmnet-worker."),
@@ -38,11 +41,13 @@ def swarm() -> None:
 
 swarm.add_command(backup.backup)
 swarm.add_command(backup.restore)
+swarm.add_command(ca)
 
 
 @swarm.command()
 @_rotation_period
 @_rotation_deadline
+@_cert_expiry
 @click.option("--default-addr-pool", "pools", multiple=True, metavar="CIDR",
               help="Where subnets of networks come from. [default: 10.0.0.0/8]")  # fmt: skip
 @click.option("--default-addr-pool-mask-length", "prefix", default="0", metavar="BITS",
@@ -54,6 +59,7 @@ def init(
     *,
     key_rotation_period: Duration | None,
     key_rotation_deadline: Duration | None,
+    cert_expiry: Duration | None,
     pools: tuple[str, ...],
     prefix: str,
     force_new_cluster: bool,
@@ -70,6 +76,7 @@ def init(
     request = local_pb2.InitRequest(
         key_rotation_period=key_rotation_period,
         key_rotation_deadline=key_rotation_deadline,
+        certificate_lifetime=cert_expiry,
         address_pools=pools,
         subnet_prefix_length=parse_count(prefix, "--default-addr-pool-mask-length"),
         force_new_cluster=force_new_cluster,
@@ -200,21 +207,27 @@ def leave(session: Session, force: bool, kind: Kind | None) -> None:
 @swarm.command()
 @_rotation_period
 @_rotation_deadline
+@_cert_expiry
 @click.pass_obj
 def update(
-    session: Session, key_rotation_period: Duration | None, key_rotation_deadline: Duration | None
+    session: Session,
+    key_rotation_period: Duration | None,
+    key_rotation_deadline: Duration | None,
+    cert_expiry: Duration | None,
 ) -> None:
-    """Change the settings of the swarm.
+    """Change the settings of the swarm. Certificates last as long as set from their next renewal on.
 
     \b
     Example:
       swarmnet swarm update --key-rotation-period 6h
     """
-    if key_rotation_period is None and key_rotation_deadline is None:
-        raise InvalidArgument("nothing to update", hint="Give --key-rotation-period TIME, for example 6h.")
     request = control_pb2.UpdateClusterRequest(
-        key_rotation_period=key_rotation_period, key_rotation_deadline=key_rotation_deadline
+        key_rotation_period=key_rotation_period,
+        key_rotation_deadline=key_rotation_deadline,
+        certificate_lifetime=cert_expiry,
     )
+    if not request.ListFields():
+        raise InvalidArgument("nothing to update", hint="Give --key-rotation-period TIME, for example 6h.")
     session.manager.call(lambda control: control.UpdateCluster, request, repeatable=True)
     click.echo("Swarm updated.")
 
