@@ -45,6 +45,8 @@ class Faults:
             self._pause,
             self._busy_loop,
             self._compact,
+            self._renew_data_key,
+            self._renew_data_key,
             self._transfer,
             self._fill_disk,
         ]
@@ -183,6 +185,11 @@ class Faults:
         for machine in self._running():
             if machine.process is not None and self._world.chance(0.5):
                 machine.process.engine.post(machine.process.raft.compact)
+
+    def _renew_data_key(self) -> None:
+        for machine in self._running():
+            if machine.process is not None and self._world.chance(0.5):
+                machine.process.engine.post(machine.process.engine.renew_data_key)
 
     def _transfer(self) -> None:
         if (leader := self._leader()) is not None:

@@ -13,11 +13,12 @@ from tests.sim.memory_disk import MemoryDisk, PowerCut
 from tests.sim.raft_net import Network
 from tests.sim.raft_oracle import Oracle, State
 from tests.sim.raft_world import World
+from tests.unit.raft_opened import files_of, keys_in
 
 from swarmnet.api.v1 import raft_pb2 as raft
 from swarmnet.core.errors import OutcomeUnknown, SwarmnetError
 from swarmnet.core.secret import SecretBytes
-from swarmnet.manager.raft import codec, storage
+from swarmnet.manager.raft import codec, frames, storage
 from swarmnet.manager.raft.compaction import Encode
 from swarmnet.manager.raft.election import LogEnd
 from swarmnet.manager.raft.engine import Engine
@@ -163,6 +164,7 @@ class Process:
         self._step_at: float | None = None
         self._on_loop: deque[Callable[[], None]] = deque()
         self._journal = stored.journal
+        self._keys = stored.keys
         self.admission_of = stored.journal.admission_of
         _watch(stored.journal, machine)
         self.engine = _SteppedEngine(self, stored)
@@ -298,6 +300,31 @@ class Process:
 
     def failed_with(self, error: Exception) -> None:
         self._world.fail(f"{self.name} cannot take over what was agreed on: {error!r}")
+
+    # What the disk shows
+
+    def renew_data_key(self) -> None:
+        self.engine.post(self.engine.renew_data_key)
+
+    @property
+    def data_key(self) -> int:
+        """The newest one's number."""
+        return self._keys.newest.number
+
+    @property
+    def keys_to_destroy(self) -> int:
+        return len(self._keys.old)
+
+    def has_old_data(self) -> bool:
+        """Whether an entry on the disk was in the state already when the newest data key was made."""
+        disk, newest = self.machine.disk, self._keys.newest
+        for path, raw in files_of(_FOLDER, disk).items():
+            if path.parent.name == "journal" and not path.name.startswith("spare"):
+                bodies = frames.read(path, raw, keys_in(_FOLDER, _KEK, disk)).bodies
+                records = [each for body in bodies for each in raft.RaftJournalFrame.FromString(body).records]
+                if any(0 < each.entry.index <= newest.made_at for each in records):
+                    return True
+        return False
 
     # The clients' side
 

@@ -22,6 +22,7 @@ from swarmnet.manager.raft.library import Tuning
 
 WRITABLE_S: Final = 5.0
 _ALIKE_S: Final = 15.0
+_ERASED_S: Final = 15.0
 _MOST_SPARES: Final = 2
 
 
@@ -141,8 +142,27 @@ class Simulation:
         self._writing = False
         if not world.run(_ALIKE_S, lambda: faults.all_members_run() and self._alike(faults.members())):
             world.fail(f"the managers are not alike within {_ALIKE_S} s: {self._positions()}")
+        self._erase(faults.members())
         states = {name: self._process(name).state for name in faults.members()}
         oracle.at_the_end(states)
+
+    def _erase(self, names: Iterable[str]) -> None:
+        """One more data key: nothing from before it may be left."""
+        world, processes = self.world, [self._process(name) for name in names]
+        if not world.run(_ERASED_S, lambda: not any(each.keys_to_destroy for each in processes)):
+            world.fail(f"old data keys are still there {_ERASED_S} s after the last fault")
+        made_at = {each.name: each.data_key for each in processes}
+        for each in processes:
+            each.renew_data_key()
+        if not world.run(
+            _ERASED_S,
+            lambda: all(
+                each.data_key > made_at[each.name] and not each.keys_to_destroy for each in processes
+            ),
+        ):
+            world.fail(f"old data keys are still there {_ERASED_S} s after a new one was made")
+        if left := [each.name for each in processes if each.has_old_data()]:
+            world.fail(f"{left} still have what was sealed before")
 
     def _process(self, name: str) -> Process:
         process = self.machines[name].process

@@ -10,10 +10,10 @@ from swarmnet.manager.raft.disk import Disk
 from swarmnet.manager.raft.entries import COMMAND, MEMBERSHIP, Change, Entry, encode_payload, to_proto
 from swarmnet.manager.raft.journal import LAYOUT, Journal
 from swarmnet.manager.raft.member import Member, message_of
-from swarmnet.manager.raft.seal import DataKey
+from swarmnet.manager.raft.seal import DataKey, DataKeys
 from swarmnet.manager.raft.segments import Layout
 
-KEY = DataKey(SecretBytes(b"d" * 32))
+KEY = DataKeys([DataKey(SecretBytes(b"d" * 32))], keep=lambda _keys: None)
 KEK = SecretBytes(b"k" * 32)
 ME = Member("me", "192.0.2.1:2377", "192.0.2.1:2374")
 OTHER = Member("other", "192.0.2.2:2377", "192.0.2.2:2374")

@@ -115,7 +115,7 @@ def test_a_missing_segment_is_refused_wherever_it_was() -> None:
         messages.append(refusal(disk))
         overwrite(disk, name, raw)
     second_index = int(names[1][17:])
-    assert f"lacks entries 2 to {second_index}: an old or no snapshot" in messages[0]
+    assert f"lacks entries 1 to {second_index - 1}: an old or no snapshot" in messages[0]
     assert f"{names[0]} is followed by {names[2]}: the segment between them is missing" in messages[1]
     assert f"{names[1]} is followed by {names[3]}: the segment between them is missing" in messages[2]
     assert f"{names[2]} is not the last segment" in messages[3]
@@ -143,5 +143,5 @@ def test_frames_cannot_be_swapped_or_taken_from_another_journal() -> None:
     for disk in (mine, foreign):
         filled(disk, FOLDER, 1)
     (name,) = segments_in(mine, FOLDER)
-    overwrite(mine, name, mine.read(FOLDER / name)[:48] + foreign.read(FOLDER / name)[48:])
-    assert "at byte 48 was sealed with another key, or changed" in refusal(mine)
+    overwrite(mine, name, mine.read(FOLDER / name)[:56] + foreign.read(FOLDER / name)[56:])
+    assert "at byte 56 was sealed with another key, or changed" in refusal(mine)

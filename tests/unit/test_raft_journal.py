@@ -30,7 +30,7 @@ from swarmnet.manager.raft import storage
 from swarmnet.manager.raft.disk import REAL_DISK
 from swarmnet.manager.raft.entries import FIRST_ENTRY
 from swarmnet.manager.raft.journal import Journal
-from swarmnet.manager.raft.seal import DataKey, create_data_key, load_data_key
+from swarmnet.manager.raft.seal import DataKey, DataKeys, create_data_keys, load_data_keys
 
 FOLDER = Path("/raft/journal")
 
@@ -47,12 +47,23 @@ def test_what_was_synced_is_there_after_a_restart(tmp_path: Path) -> None:
 
 
 def test_another_key_opens_nothing(tmp_path: Path) -> None:
-    create_data_key(REAL_DISK, tmp_path / "data.key", KEK)
+    create_data_keys(REAL_DISK, tmp_path / "data.keys", KEK)
     with pytest.raises(FailedPrecondition, match="does not open"):
-        load_data_key(REAL_DISK, tmp_path / "data.key", SecretBytes(b"w" * 32))
+        load_data_keys(REAL_DISK, tmp_path / "data.keys", SecretBytes(b"w" * 32))
     filled(REAL_DISK, tmp_path / "journal", 1)
     with pytest.raises(Internal, match="sealed with another key"):
-        Journal.open(REAL_DISK, tmp_path / "journal", DataKey(SecretBytes(b"w" * 32)), None)
+        Journal.open(REAL_DISK, tmp_path / "journal", keys_of(b"w" * 32), None)
+    with pytest.raises(Internal, match=r"sealed with data key 1, which is not \(or no longer\) there"):
+        Journal.open(REAL_DISK, tmp_path / "journal", keys_of(b"d" * 32, number=2), None)
+    raw = bytearray((tmp_path / "data.keys").read_bytes())
+    raw[40] ^= 1
+    (tmp_path / "data.keys").write_bytes(raw)
+    with pytest.raises(Internal, match="holds no sealed data keys"):
+        load_data_keys(REAL_DISK, tmp_path / "data.keys", KEK)
+
+
+def keys_of(secret: bytes, number: int = 1) -> DataKeys:
+    return DataKeys([DataKey(SecretBytes(secret), number)], keep=lambda _keys: None)
 
 
 def test_cutting_the_front_off_keeps_the_members_of_then() -> None:
@@ -85,9 +96,9 @@ def test_the_start_is_refused_without_the_snapshot_that_the_log_needs(tmp_path: 
     stored.journal.sync()
     stored.close()
     start = int(segments_in(REAL_DISK, tmp_path / "journal")[0][-16:])
-    assert 10 < start <= 35
+    assert 10 < start <= 37
     shutil.move(tmp_path / "snapshot", tmp_path / "kept")
-    with pytest.raises(Internal, match=f"lacks entries 2 to {start}"):
+    with pytest.raises(Internal, match=f"lacks entries 1 to {start - 1}"):
         storage.open_existing(tmp_path, KEK)
     shutil.move(tmp_path / "kept", tmp_path / "snapshot")
     found = storage.open_existing(tmp_path, KEK)

@@ -13,6 +13,7 @@ from tests.unit.raft_replay import Net
 from swarmnet.core.errors import FailedPrecondition, Internal
 from swarmnet.core.secret import SecretBytes
 from swarmnet.manager.raft import seal, storage
+from swarmnet.manager.raft.disk import REAL_DISK
 from swarmnet.manager.raft.seal import DataKey
 
 SECRET = b"epoch-secret-0123456789abcdef-of-a-network"
@@ -66,7 +67,7 @@ def worked(folder: Path) -> list[Path]:
 async def test_no_file_holds_anything_in_clear(tmp_path: Path) -> None:
     folders = worked(tmp_path)
     kinds = {path.name if path.parent.name != "journal" else "segment" for path in files_under(tmp_path)}
-    assert kinds == {"data.key", "lock", "segment", "snapshot"}
+    assert kinds == {"data.keys", "lock", "segment", "snapshot"}
     assert sum(path.name == "snapshot" for path in files_under(tmp_path)) == 2
     words = [SECRET, PLAIN, KEK.reveal(), *(name.encode() for name in NAMES)]
     for folder in folders:
@@ -82,15 +83,21 @@ def test_the_search_finds_what_is_there(tmp_path: Path) -> None:
 
 async def test_the_data_key_is_in_no_file_and_nothing_opens_without_it(tmp_path: Path) -> None:
     folder, *_ = worked(tmp_path)
-    sealed = (folder / "data.key").read_bytes()
-    raw_key = DataKey(KEK).open(sealed, seal._CONTEXT)
+    (raw_key,) = (each.secret.reveal() for each in keys_in(folder))
     assert len(raw_key) == seal.KEY_BYTES
     assert words_in(tmp_path, [raw_key]) == []
     with pytest.raises(FailedPrecondition, match="does not open"):
         storage.open_existing(folder, SecretBytes(b"w" * 32))
-    (folder / "data.key").write_bytes(DataKey(KEK).seal(bytes(32), seal._CONTEXT))
+    (folder / "data.keys").unlink()
+    seal.create_data_keys(REAL_DISK, folder / "data.keys", KEK)
     with pytest.raises(Internal, match="sealed with another key"):
         storage.open_existing(folder, KEK)
+
+
+def keys_in(folder: Path) -> list[DataKey]:
+    """All the data keys that are on this manager's disk, opened."""
+    found = seal.load_data_keys(REAL_DISK, folder / "data.keys", KEK)
+    return [*found.old, found.newest]
 
 
 async def test_the_same_entry_never_looks_the_same(tmp_path: Path) -> None:
@@ -107,5 +114,5 @@ def bodies(folder: Path) -> Iterator[bytes]:
     for path in files_under(folder):
         if path.parent.name == "journal":
             yield from (frame[8:] for frame in path.read_bytes().rstrip(b"\0").split(b"\xf0SNF")[1:])
-        else:
-            yield path.read_bytes()
+        elif path.name == "snapshot":
+            yield path.read_bytes()[8:]

@@ -84,7 +84,7 @@ def test_the_front_is_dropped_by_whole_segments_that_a_snapshot_covers() -> None
     journal = filled(disk, FOLDER, 60, X, SMALL)
     names = segments_in(disk, FOLDER)
     third = int(names[2][17:])
-    for index, gone in ((third - 1, 1), (third, 2), (third + 1, 2)):
+    for index, gone in ((third - 3, 1), (third - 2, 2), (third - 1, 2)):
         snapshot = snapshot_of(journal, index + 1)
         journal.trim(index)
         before = len(disk.operations)

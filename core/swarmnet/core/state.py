@@ -21,6 +21,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from swarmnet.api.v1 import store_pb2 as store
 from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.core.secrecy import secrets_in
 
 Object: TypeAlias = (
     types.Cluster
@@ -97,6 +98,8 @@ class State:
         self._versions: dict[str, int] = dict.fromkeys(TABLES.values(), 0)
         self._requests: OrderedDict[str, int] = OrderedDict()
         self.index = 0
+        self.erased_index = 0
+        """Of the last command that took a secret out of the state."""
 
     def get(self, kind: type[M], id_: str) -> M | None:
         return cast("M | None", self._tables[TABLES[kind]].get(id_))
@@ -152,6 +155,8 @@ class State:
         table = self._tables[name]
         old = table.get(new.meta.id)
         self._versions[name] = index
+        if old is not None and secrets_in(old) - (set() if change.remove else secrets_in(new)):
+            self.erased_index = index
         if change.remove:
             self._replace(name, old, None)
             return Event(type(new), old, None)
@@ -181,10 +186,11 @@ class State:
     def freeze(self) -> Callable[[], bytes]:
         """A cheap copy; calling it, on any thread, encodes the state as it was now."""
         tables = {name: list(table.values()) for name, table in self._tables.items()}
-        versions, requests, index = dict(self._versions), list(self._requests.items()), self.index
+        versions, requests = dict(self._versions), list(self._requests.items())
+        index, erased_index = self.index, self.erased_index
 
         def encode() -> bytes:
-            snapshot = store.Snapshot(index=index, table_versions=versions)
+            snapshot = store.Snapshot(index=index, table_versions=versions, erased_index=erased_index)
             for name, objects in tables.items():
                 snapshot.objects.extend(_change_of(name, each) for each in objects)
             snapshot.requests.extend(store.AppliedRequest(request_id=i, index=n) for i, n in requests)
@@ -196,7 +202,7 @@ class State:
         """Become what `freeze` saw."""
         snapshot = store.Snapshot.FromString(raw)
         self._clear()
-        self.index = snapshot.index
+        self.index, self.erased_index = snapshot.index, snapshot.erased_index
         self._versions.update(snapshot.table_versions)
         self._requests.update((each.request_id, each.index) for each in snapshot.requests)
         for change in snapshot.objects:

@@ -19,6 +19,7 @@ from swarmnet.manager.ca.files import IdentityFiles
 from swarmnet.manager.control.servicer import Control
 from swarmnet.manager.control.surroundings import Surroundings
 from swarmnet.manager.dispatcher import DispatcherService
+from swarmnet.manager.forgetting import keep_forgetting
 from swarmnet.manager.identity import CallerRole, current_caller
 from swarmnet.manager.leader import Leader
 from swarmnet.manager.leadership import Leadership
@@ -155,6 +156,8 @@ class ActiveManager:
             raise
         self._run(self._leadership.run())
         self._run(self._keep_certificate())
+        assert self._raft is not None, "it was started above"
+        self._run(keep_forgetting(self.store, self._raft))
 
     async def _start_raft(self, service: RaftService, join: Joined | None, *, found: bool) -> None:
         raft = self._raft = await RaftNode.start(

@@ -28,6 +28,8 @@ Encode = Callable[[], bytes]
 Freeze = Callable[[Callable[[Encode], None]], None]
 """Has the machine frozen when it has applied all that it was given so far, and passes the result on."""
 
+LOG_BYTES: Final = 32 * 1024 * 1024
+"""The log is cut at this size, whatever the number of its entries."""
 _RETRY_S: Final = 10.0
 _NOT_NOW: Final = Chunk(b"", first=True, last=True)
 
@@ -77,6 +79,12 @@ class Compaction:
         self._result: SnapshotStatus | None = None
         self._retry_at = 0.0
         self._lacks_bytes = 0
+        self._resealing = False
+
+    @property
+    def sealed_under(self) -> int:
+        """The number of the data key of the snapshot on disk."""
+        return self._file.sealed_under
 
     def __fspath__(self) -> str:
         return self._file.__fspath__()
@@ -97,7 +105,7 @@ class Compaction:
         """Start taking a snapshot as of `last`."""
         self._taking, self._result = previous[1], None
         snapshot = raft.RaftSnapshot(
-            previous=entries.to_proto(previous),
+            previous=entries.to_proto(entries.without_command(previous)),
             last=entries.to_proto(last),
             members=member.to_proto(self._journal.members(last[1]).values()),
         )
@@ -138,6 +146,12 @@ class Compaction:
         log.info("snapshot received", index=snapshot.last.index, bytes=len(snapshot.state))
         return True
 
+    def reseal(self) -> None:
+        """Have the snapshot on disk sealed under the newest data key that may see it, soon."""
+        if not self._resealing and self._clock() >= self._retry_at:
+            self._resealing = True
+            self._run_aside(self._reseal)
+
     def lacks_room(self) -> bool:
         """Whether a snapshot that was sent here could still not be stored."""
         if self._lacks_bytes and self._file.free_bytes() > self._lacks_bytes:
@@ -166,6 +180,19 @@ class Compaction:
         except Exception as error:
             self._broken(error)
             return False
+
+    def _reseal(self) -> None:
+        """A full disk leaves the old one; it is tried again."""
+        try:
+            with self._writing:
+                if (snapshot := self._file.read()) is not None:
+                    self._file.write(snapshot)
+        except Exception as error:
+            if not isinstance(error, OSError) or not is_full(error):
+                self._broken(error)
+            self._retry_at = self._clock() + _RETRY_S
+        self._resealing = False
+        self._wake()
 
     def _store(self, snapshot: raft.RaftSnapshot) -> bool:
         """Make it the one on disk, unless a newer one is. False on a full disk; any other OSError is one."""

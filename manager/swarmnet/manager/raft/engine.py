@@ -23,9 +23,10 @@ from swarmnet.api.v1 import raft_pb2 as raft
 from swarmnet.core.errors import FailedPrecondition, NotLeader, SwarmnetError
 from swarmnet.manager.raft import codec
 from swarmnet.manager.raft.acquaintances import Acquaintances
-from swarmnet.manager.raft.compaction import Compaction, in_a_thread
+from swarmnet.manager.raft.compaction import LOG_BYTES, Compaction, in_a_thread
 from swarmnet.manager.raft.election import Election, LogEnd, Uniform
-from swarmnet.manager.raft.entries import Change, change_of
+from swarmnet.manager.raft.entries import CHANGE_BYTES, Change, change_of
+from swarmnet.manager.raft.erasure import Erasure
 from swarmnet.manager.raft.guard import Guard, Message, acknowledgement, is_promise
 from swarmnet.manager.raft.handover import Handover
 from swarmnet.manager.raft.library import Callback, Consensus, Tuning
@@ -43,10 +44,6 @@ log = structlog.get_logger()
 
 _TICK_S: Final = 0.05
 _PROBE_AGAIN_S: Final = 0.05
-_LOG_BYTES: Final = 32 * 1024 * 1024
-"""The log is cut at this size, whatever the number of its entries."""
-_CHANGE_BYTES: Final = 1024
-"""More than any membership change takes."""
 
 
 def _nobody() -> None:
@@ -95,7 +92,7 @@ class Engine:
         self._snapshots = Compaction(
             storage.snapshots,
             self._journal,
-            storage.snapshot,
+            storage.take_snapshot(),
             freeze=lambda done: self._result(partial(outlet.freeze, done)),
             installed=self._installed,
             applied_index=lambda: self._raft.applied_index,
@@ -105,6 +102,7 @@ class Engine:
             clock=clock,
             run_aside=run_aside,
         )
+        self._erasure = Erasure(storage.keys, self._journal, self._snapshots, clock)
         peers = [each for node_id, each in self._journal.members().items() if node_id != me.node_id]
         self._raft = Consensus(
             me.node_id, peers, host=self, journal=self._journal, snapshots=self._snapshots, tuning=tuning
@@ -192,7 +190,7 @@ class Engine:
 
     def change(self, change: Change, appended: Callback, committed: Callback) -> None:
         """Append a membership change: it counts from then on, and is final when it is committed."""
-        refusal = self._refusal() or self._change_refusal() or self._room_refusal(_CHANGE_BYTES)
+        refusal = self._refusal() or self._change_refusal() or self._room_refusal(CHANGE_BYTES)
         if refusal is None:
             self._raft.change(change, lambda error: self._result(partial(committed, error)))
             self._tick()
@@ -214,6 +212,9 @@ class Engine:
 
     def tell_admission(self, node_id: str, told: Callable[[LogEnd], None]) -> None:
         self._result(partial(told, self._journal.admission_of(node_id)))
+
+    def renew_data_key(self) -> None:
+        self._erasure.begin(self._raft.applied_index)
 
     # What the library calls (library.Host)
 
@@ -271,7 +272,7 @@ class Engine:
             self._news.told(self._journal, self._raft)
         if self._damage is not None:
             raise self._damage
-        if self._journal.size_bytes > _LOG_BYTES:
+        if self._erasure.step(self._raft.applied_index) or self._journal.size_bytes > LOG_BYTES:
             self._raft.compact()
         self._hand_over()
         self._serve_reads()

@@ -20,6 +20,8 @@ COMMAND: Final = 0
 NO_OP: Final = 1
 MEMBERSHIP: Final = 2
 FIRST_INDEX: Final = 1
+CHANGE_BYTES: Final = 1024
+"""More than any membership change takes."""
 
 
 class Entry(NamedTuple):
@@ -85,6 +87,12 @@ def check_entry(entry: Entry) -> Entry:
     elif command != bytes([NO_OP]):
         raise ValueError(f"entry {index} of unknown kind {command[0]}")
     return entry
+
+
+def without_command(entry: Entry) -> Entry:
+    """The place alone, of an entry that is in a snapshot and only says where the log begins: what it once
+    said may have been taken out of the state since."""
+    return Entry(bytes([NO_OP]), entry[1], entry[2])
 
 
 def to_proto(entry: Entry) -> raft.RaftEntry:

@@ -1,7 +1,7 @@
 """What a segment of the journal looks like: a header, then sealed frames, then zeros.
 
-    header   magic (16) · file id (16) · sequence (8) · first index (8)
-    frame    magic (4) · length (4) · CRC-32 of length and body (4) · body: AES-256-GCM under the data key
+    header   magic (16) · file id (16) · sequence (8) · first index (8) · number of its data key (8)
+    frame    magic (4) · length (4) · CRC-32 of length and body (4) · body: AES-256-GCM under that data key
 
 A frame is written only after the one before it was synced, so a crash can tear the last frame and no other: a
 bad frame at the end is cut off (nobody was promised anything about it), a bad frame with a good one after it
@@ -19,11 +19,11 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 
 from swarmnet.manager.raft.disk import damaged
-from swarmnet.manager.raft.seal import NONCE_BYTES, TAG_BYTES, DataKey
+from swarmnet.manager.raft.seal import NONCE_BYTES, TAG_BYTES, DataKey, DataKeys
 
-_MAGIC: Final = b"swarmnet raft 2\n"
+_MAGIC: Final = b"swarmnet raft 3\n"
 _FRAME_MAGIC: Final = b"\xf0SNF"
-_HEADER: Final = struct.Struct("<16s16sQQ")
+_HEADER: Final = struct.Struct("<16s16sQQQ")
 _FRAME: Final = struct.Struct("<4sII")
 _LENGTH: Final = struct.Struct("<I")
 FRAME_OVERHEAD_BYTES: Final = _FRAME.size + NONCE_BYTES + TAG_BYTES
@@ -31,14 +31,16 @@ FRAME_OVERHEAD_BYTES: Final = _FRAME.size + NONCE_BYTES + TAG_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """`file_id` is random, `sequence` counts segments from 1, `first_index` of the first new entry."""
+    """`file_id` is random, `sequence` counts segments from 1, `first_index` of the first new entry; `key` is
+    the number of the data key that seals all of its frames."""
 
     file_id: bytes
     sequence: int
     first_index: int
+    key: int
 
     def encode(self) -> bytes:
-        return _HEADER.pack(_MAGIC, self.file_id, self.sequence, self.first_index)
+        return _HEADER.pack(_MAGIC, self.file_id, self.sequence, self.first_index, self.key)
 
     def seal(self, key: DataKey, place: int, body: bytes) -> bytes:
         """The frame number `place` of this segment."""
@@ -56,17 +58,20 @@ class Content:
     behind the last byte that is not zero: more than `end` when a frame was torn."""
 
     header: Header
+    key: DataKey
     bodies: list[bytes]
     last_start: int
     end: int
     used_end: int
 
 
-def read(path: Path, raw: bytes, key: DataKey) -> Content:
+def read(path: Path, raw: bytes, keys: DataKeys) -> Content:
     """What the segment in `path`, of these bytes, holds. Internal for damage, or another key."""
     if not raw.startswith(_MAGIC) or len(raw) < _HEADER.size:
         raise damaged(path, "is damaged at byte 0: it does not start as a segment of a journal does")
     header = Header(*_HEADER.unpack_from(raw)[1:])
+    if (key := keys.get(header.key)) is None:
+        raise damaged(path, f"was sealed with data key {header.key}, which is not (or no longer) there")
     bodies: list[bytes] = []
     start = end = _HEADER.size
     while (sealed := _body_at(raw, end)) is not None:
@@ -78,7 +83,7 @@ def read(path: Path, raw: bytes, key: DataKey) -> Content:
     _check_torn(path, raw, end)
     if not bodies:
         raise damaged(path, f"is damaged at byte {end}: its first frame cannot be read")
-    return Content(header, bodies, start, end, max(end, len(raw.rstrip(b"\0"))))
+    return Content(header, key, bodies, start, end, max(end, len(raw.rstrip(b"\0"))))
 
 
 def _body_at(raw: bytes, offset: int) -> bytes | None:

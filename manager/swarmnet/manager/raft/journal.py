@@ -18,11 +18,13 @@ from swarmnet.manager.raft.disk import Disk, damaged
 from swarmnet.manager.raft.election import LogEnd
 from swarmnet.manager.raft.entries import FIRST_ENTRY, FIRST_INDEX, Entry
 from swarmnet.manager.raft.member import Member
-from swarmnet.manager.raft.seal import DataKey
+from swarmnet.manager.raft.seal import DataKey, DataKeys
 from swarmnet.manager.raft.segments import Layout, Segments
 
 LAYOUT: Final = Layout()
 _RECORD_OVERHEAD_BYTES: Final = 64
+_IN_SNAPSHOT: Final = 2
+"""Where a log was cut, its first entries are in the snapshot: its last one, and the one before."""
 assert LAYOUT.frame_bytes // 2 > MAX_COMMAND_BYTES + _RECORD_OVERHEAD_BYTES
 
 
@@ -50,7 +52,7 @@ class Journal:
         self._claimed_bytes = 0
         self._dirty = False
         self._shortened = False
-        self._next_index: int | None = None
+        self._next_index = segments.first_index
         self._restarted_after: int | None = None
 
     @classmethod
@@ -58,7 +60,7 @@ class Journal:
         cls,
         disk: Disk,
         folder: Path,
-        key: DataKey,
+        keys: DataKeys,
         members: Iterable[Member],
         layout: Layout = LAYOUT,
         *,
@@ -72,7 +74,7 @@ class Journal:
         if joined_at is not None:
             head.term = joined_at.term
             head.joined_at.CopyFrom(member.end_message(joined_at))
-        journal = cls(disk, folder, Segments.create(disk, folder, key, head, layout), layout)
+        journal = cls(disk, folder, Segments.create(disk, folder, keys, head, layout), layout)
         journal._replay(folder, head)
         return journal
 
@@ -81,7 +83,7 @@ class Journal:
         cls,
         disk: Disk,
         folder: Path,
-        key: DataKey,
+        keys: DataKeys,
         snapshot: raft.RaftSnapshot | None,
         layout: Layout = LAYOUT,
     ) -> Journal:
@@ -89,7 +91,7 @@ class Journal:
 
         Internal when it is missing, damaged, sealed with another key, or starts after the snapshot's end.
         """
-        segments, frames = Segments.open(disk, folder, key, layout)
+        segments, frames = Segments.open(disk, folder, keys, layout)
         journal = cls(disk, folder, segments, layout)
         for path, frame in frames:
             journal._replay(path, frame)
@@ -119,6 +121,15 @@ class Journal:
     def dirty(self) -> bool:
         """Whether `sync` has something to write."""
         return self._dirty
+
+    def sealed_since(self, key: DataKey) -> int | None:
+        """All entries that older keys sealed are below this index; None while `key` sealed nothing."""
+        return self._segments.sealed_since(key)
+
+    @property
+    def oldest_key(self) -> DataKey:
+        """That something in the journal is still sealed with; no other is older."""
+        return self._segments.oldest_key
 
     def term_at(self, index: int) -> int | None:
         """The term of the entry at `index`; None when the log does not hold it (any more)."""
@@ -204,6 +215,8 @@ class Journal:
         previous, last = entries.from_proto(snapshot.previous), entries.from_proto(snapshot.last)
         if self.term_at(last.index) == last.term:
             tail = self.entries[last.index + 1 - self.first.index :]
+        elif self._begins_at == last.index + 1:
+            tail = self.entries
         else:
             tail = []
             self._record(raft.RaftJournalRecord(restart_after=last.index))
@@ -222,8 +235,18 @@ class Journal:
                 self._segments.append(frame)
             self._pending, self._unsynced_bytes, self._dirty = [], 0, False
         if self._shortened:
-            self._segments.drop_before(self.first.index)
+            self._segments.drop_before(self.first.index + _IN_SNAPSHOT)
             self._shortened = False
+
+    def seal_anew(self) -> None:
+        """Go on under the newest data key, if there is room for another segment. OSError as `sync`."""
+        self._dirty = True
+        self.sync()
+
+    def drop_covered(self) -> None:
+        """Look again for segments that a durable snapshot, which the log was cut at, has all of."""
+        self._shortened = True
+        self.sync()
 
     def close(self) -> None:
         self._segments.close()
@@ -287,26 +310,27 @@ class Journal:
                 self._drop_from(0)
             case _:
                 entry = entries.from_proto(record.entry)
-                if self._next_index not in (None, entry.index):
+                if self._next_index != entry.index:
                     raise ValueError(f"entry {entry.index} stands where entry {self._next_index} should")
                 self._add(entry)
                 self._next_index = entry.index + 1
 
     def _start_from(self, snapshot: raft.RaftSnapshot | None) -> None:
         """Put the snapshot's end before what was replayed: the process may have died between the two."""
-        if self._restarted_after is not None:
-            self._check_reaches(self._restarted_after, 0 if snapshot is None else snapshot.last.index)
-        elif self.entries:
-            self._check_reaches(
-                self.first.index, FIRST_INDEX if snapshot is None else snapshot.previous.index
-            )
-        else:
-            raise damaged(self._folder, "is damaged: it holds no entry")
+        before = self._begins_at - 1 if self._restarted_after is None else self._restarted_after
+        self._check_reaches(before, 0 if snapshot is None else snapshot.last.index)
         if snapshot is None:
+            if not self.entries:
+                raise damaged(self._folder, "is damaged: it holds no entry")
             return
         if self._restarted_after == snapshot.last.index:
             self.entries.insert(0, entries.from_proto(snapshot.last))
         self.install(snapshot)
+
+    @property
+    def _begins_at(self) -> int:
+        """The index of the first entry, or that of the one that comes next."""
+        return self.entries[0].index if self.entries else self._next_index
 
     def _check_reaches(self, start: int, covered: int) -> None:
         if start > covered:

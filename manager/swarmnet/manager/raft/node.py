@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import grpc.aio
 import structlog
@@ -43,6 +43,7 @@ from swarmnet.manager.raft.library import Tuning
 from swarmnet.manager.raft.measures import Measures
 from swarmnet.manager.raft.member import Joined, Member
 from swarmnet.manager.raft.membership import Membership, check_reachable
+from swarmnet.manager.raft.outlet import StateMachine
 from swarmnet.manager.raft.pending import Answer, Pending, outcome_of, settle
 from swarmnet.manager.raft.service import RaftService
 from swarmnet.manager.raft.standing import Standing
@@ -50,7 +51,7 @@ from swarmnet.manager.raft.wire import Wire
 
 log = structlog.get_logger()
 
-__all__ = ["Dialer", "Member", "RaftNode", "RaftService", "StateMachine", "Tuning", "Wire"]
+__all__ = ["Dialer", "Member", "RaftNode", "RaftService", "Tuning", "Wire"]
 
 Dialer = Callable[[Member], grpc.aio.Channel]
 """Opens a channel to a member's API: mutual TLS, and the other end must prove to be that node id."""
@@ -61,16 +62,6 @@ _STOP_S: Final = 0.5
 """A stop waits no longer for another leader: the others may be stopping, too."""
 _STANDING_S: Final = 2.0
 _ONLY_MEMBER: Final = 1
-
-
-class StateMachine(Protocol):
-    """What is replicated. All is called on the event loop; what `freeze` returns, on another thread."""
-
-    def apply(self, index: int, command: bytes) -> object:
-        """Deterministic. If it raises, the command counts as applied and changed nothing."""
-
-    def freeze(self) -> Callable[[], bytes]: ...
-    def restore(self, snapshot: bytes) -> None: ...
 
 
 class RaftNode:
@@ -187,6 +178,15 @@ class RaftNode:
     @property
     def measures(self) -> Measures:
         return self._engine.measures
+
+    @property
+    def sealed_since(self) -> int:
+        """The last entry that was in the state when the newest data key was made."""
+        return self._storage.keys.newest.made_at
+
+    def renew_data_key(self) -> None:
+        """Have all become unreadable on this manager's disk that was taken out of the state by now, soon."""
+        self._engine.post(self._engine.renew_data_key)
 
     def heard_ago_s(self, node_id: str) -> float | None:
         """How long ago a message of that manager came in; None if none ever did."""

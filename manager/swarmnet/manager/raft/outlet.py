@@ -17,6 +17,16 @@ log = structlog.get_logger()
 Act = Callable[[], None]
 
 
+class StateMachine(Protocol):
+    """What is replicated. All is called on the event loop; what `freeze` returns, on another thread."""
+
+    def apply(self, index: int, command: bytes) -> object:
+        """Deterministic. If it raises, the command counts as applied and changed nothing."""
+
+    def freeze(self) -> Callable[[], bytes]: ...
+    def restore(self, snapshot: bytes) -> None: ...
+
+
 class Outlet(Protocol):
     """The other side. But for `transmit`, all is called on the event loop, in the order it happened."""
 

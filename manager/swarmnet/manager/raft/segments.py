@@ -23,7 +23,7 @@ from google.protobuf.message import DecodeError
 from swarmnet.api.v1 import raft_pb2 as raft
 from swarmnet.manager.raft.disk import Disk, File, damaged, is_full
 from swarmnet.manager.raft.frames import FRAME_OVERHEAD_BYTES, Content, Header, read
-from swarmnet.manager.raft.seal import DataKey
+from swarmnet.manager.raft.seal import DataKey, DataKeys
 
 _CLOSING_BYTES: Final = 256
 _NAME: Final = re.compile(r"(\d{16})-(\d{16})")
@@ -56,6 +56,7 @@ class _Segment:
 
     path: Path
     header: Header
+    key: DataKey
     frames: int
     end: int
     first: int
@@ -68,7 +69,7 @@ class Segments:
 
     _disk: Disk
     _folder: Path
-    _key: DataKey
+    _keys: DataKeys
     _layout: Layout
     _held: list[_Segment]
     _file: File
@@ -82,35 +83,37 @@ class Segments:
 
     @classmethod
     def create(
-        cls, disk: Disk, folder: Path, key: DataKey, head: raft.RaftJournalFrame, layout: Layout
+        cls, disk: Disk, folder: Path, keys: DataKeys, head: raft.RaftJournalFrame, layout: Layout
     ) -> Segments:
         """A new journal that starts with `head`, durable on return."""
         disk.make_folder(folder)
         head.start.SetInParent()
-        segment, file = _start(
-            disk, _allocate(disk, folder, 0, layout), Header(os.urandom(16), 1, 1), key, head
-        )
-        segments = cls(disk, folder, key, layout, [segment], file, 1)
+        header = Header(os.urandom(16), 1, 1, keys.newest.number)
+        segment, file = _start(disk, _allocate(disk, folder, 0, layout), header, keys.newest, head)
+        segments = cls(disk, folder, keys, layout, [segment], file, 1)
         segments._note(head)
         return segments
 
     @classmethod
     def open(
-        cls, disk: Disk, folder: Path, key: DataKey, layout: Layout
+        cls, disk: Disk, folder: Path, keys: DataKeys, layout: Layout
     ) -> tuple[Segments, list[tuple[Path, raft.RaftJournalFrame]]]:
         """The journal and its frames in order, a torn end cut off. Internal for damage or another key."""
         if not cls.exist(disk, folder):
             raise damaged(folder, "is missing, or holds no segment of a journal")
         paths = sorted(folder / name for name in disk.names(folder) if _NAME.fullmatch(name))
-        contents = [read(path, disk.read(path), key) for path in paths]
+        contents = [read(path, disk.read(path), keys) for path in paths]
         frames = [
             [_parse(path, body) for body in each.bodies] for path, each in zip(paths, contents, strict=True)
         ]
         _check_chain(paths, contents, frames)
-        segments = cls(disk, folder, key, layout, [], disk.open(paths[-1]), 1)
+        start = contents[0].header.first_index
+        segments = cls(disk, folder, keys, layout, [], disk.open(paths[-1]), start)
         for path, content, some in zip(paths, contents, frames, strict=True):
             header = content.header
-            segments._held.append(_Segment(path, header, len(some), content.end, header.first_index))
+            segments._held.append(
+                _Segment(path, header, content.key, len(some), content.end, header.first_index)
+            )
             for frame in some:
                 segments._note(frame)
         segments._settle(contents[-1], frames)
@@ -121,6 +124,20 @@ class Segments:
     @property
     def segment_bytes(self) -> int:
         return self._layout.segment_bytes
+
+    @property
+    def first_index(self) -> int:
+        """The first entry that is still there has it, or the next one will."""
+        return self._held[0].header.first_index
+
+    @property
+    def oldest_key(self) -> DataKey:
+        """That of the first segment; no other is older."""
+        return self._held[0].key
+
+    def sealed_since(self, key: DataKey) -> int | None:
+        """All entries that older keys sealed are below this index; None while `key` sealed nothing."""
+        return next((each.first for each in self._held if each.key is key), None)
 
     def has_room(self, size_bytes: int) -> bool:
         """Whether entries of this size in all can be stored now; takes the room for it from the disk."""
@@ -135,7 +152,8 @@ class Segments:
         """Add a frame, durable on return."""
         body = frame.SerializeToString()
         behind = self._held[-1].end + len(body) + FRAME_OVERHEAD_BYTES + _CLOSING_BYTES
-        if behind > self._layout.limit and (self._spares or self._add_spare() or behind > self.segment_bytes):
+        is_over = behind > self._layout.limit or self._held[-1].key is not self._keys.newest
+        if is_over and (self._spares or self._add_spare() or behind > self.segment_bytes):
             self._start_next(frame)
         self._write(self._held[-1], self._file, body)
         self._note(frame)
@@ -150,7 +168,7 @@ class Segments:
         self._file.close()
 
     def _write(self, segment: _Segment, file: File, body: bytes) -> None:
-        sealed = segment.header.seal(self._key, segment.frames, body)
+        sealed = segment.header.seal(segment.key, segment.frames, body)
         file.write(segment.end, sealed)
         file.sync()
         segment.frames += 1
@@ -164,8 +182,9 @@ class Segments:
         head = raft.RaftJournalFrame(
             term=frame.term, vote=frame.vote, commit_index=frame.commit_index, start=start
         )
-        header = Header(os.urandom(16), before.header.sequence + 1, self._next_index)
-        segment, self._file = _start(self._disk, self._spares.pop(0), header, self._key, head)
+        key = self._keys.newest
+        header = Header(os.urandom(16), before.header.sequence + 1, self._next_index, key.number)
+        segment, self._file = _start(self._disk, self._spares.pop(0), header, key, head)
         self._held.append(segment)
         self._close(before, file_before, head)
 
@@ -242,7 +261,7 @@ def _start(
     file.sync()
     disk.rename(spare, path)
     disk.sync_folder(path.parent)
-    return _Segment(path, header, 1, len(content), header.first_index), file
+    return _Segment(path, header, key, 1, len(content), header.first_index), file
 
 
 def _parse(path: Path, body: bytes) -> raft.RaftJournalFrame:

@@ -1,13 +1,15 @@
 """A snapshot on disk, and on its way to a manager that lags too far behind for the log.
 
-On disk it is sealed under this manager's data key; on the wire it is cut into chunks and ends in its SHA-256,
-so that what arrives with a hole, after a reconnection say, is thrown away and asked for again.
+On disk it is sealed under a data key of this manager's, named before it; on the wire it is cut into chunks
+and ends in its SHA-256, so that what arrives with a hole, after a reconnection say, is thrown away and asked
+for again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import struct
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -17,11 +19,12 @@ from google.protobuf.message import DecodeError
 from swarmnet.api.v1 import raft_pb2 as raft
 from swarmnet.manager.raft import entries
 from swarmnet.manager.raft.disk import Disk, damaged, replace_file
-from swarmnet.manager.raft.seal import DataKey
+from swarmnet.manager.raft.seal import DataKeys
 
 CHUNK_BYTES: Final = 512 * 1024
 MAX_SNAPSHOT_BYTES: Final = 512 * 1024 * 1024
-_CONTEXT: Final = b"swarmnet raft snapshot 1"
+_CONTEXT: Final = b"swarmnet raft snapshot 2"
+_START: Final = struct.Struct("<Q")
 _DIGEST_BYTES: Final = 32
 
 
@@ -34,12 +37,13 @@ class Chunk(NamedTuple):
 
 
 class SnapshotFile(os.PathLike[str]):
-    """The one snapshot of this manager."""
+    """The one snapshot of this manager. `sealed_under`: the number of its data key; 0 = there is none."""
 
-    def __init__(self, disk: Disk, path: Path, key: DataKey) -> None:
+    def __init__(self, disk: Disk, path: Path, keys: DataKeys) -> None:
         self._disk = disk
         self._path = path
-        self._key = key
+        self._keys = keys
+        self.sealed_under = 0
 
     def __fspath__(self) -> str:
         return str(self._path)
@@ -47,13 +51,18 @@ class SnapshotFile(os.PathLike[str]):
     def read(self) -> raft.RaftSnapshot | None:
         """The snapshot; None when none was taken yet. Internal when it is damaged: never start without it."""
         try:
-            sealed = self._disk.read(self._path)
+            raw = self._disk.read(self._path)
         except FileNotFoundError:
             return None
+        number = _START.unpack_from(raw)[0] if len(raw) > _START.size else 0
+        if (key := self._keys.get(number)) is None:
+            raise damaged(self._path, "is damaged, or was sealed with a data key that is no longer there")
         try:
-            return _parse(self._key.open(sealed, _CONTEXT))
+            snapshot = _parse(key.open(raw[_START.size :], _CONTEXT + raw[: _START.size]))
         except (InvalidTag, ValueError) as error:
             raise damaged(self._path, "is damaged, or was sealed with another key") from error
+        self.sealed_under = number
+        return snapshot
 
     def free_bytes(self) -> int:
         """What the disk still has room for."""
@@ -61,7 +70,11 @@ class SnapshotFile(os.PathLike[str]):
 
     def write(self, snapshot: raft.RaftSnapshot) -> None:
         """Replace the snapshot; durable on return. OSError otherwise; a full disk leaves the old one."""
-        replace_file(self._disk, self._path, self._key.seal(snapshot.SerializeToString(), _CONTEXT))
+        key = self._keys.as_of(snapshot.last.index)
+        start = _START.pack(key.number)
+        sealed = key.seal(snapshot.SerializeToString(), _CONTEXT + start)
+        replace_file(self._disk, self._path, start + sealed)
+        self.sealed_under = key.number
 
 
 class Outgoing:

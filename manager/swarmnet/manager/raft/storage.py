@@ -1,4 +1,4 @@
-"""A manager's Raft directory: data key, journal, snapshot, and the lock that keeps a second process out."""
+"""A manager's Raft directory: data keys, journal, snapshot, and the lock that keeps a second process out."""
 
 from __future__ import annotations
 
@@ -17,21 +17,28 @@ from swarmnet.manager.raft.election import LogEnd
 from swarmnet.manager.raft.entries import NO_OP, Entry, to_proto
 from swarmnet.manager.raft.journal import LAYOUT, Journal
 from swarmnet.manager.raft.member import Member
-from swarmnet.manager.raft.seal import create_data_key, load_data_key
+from swarmnet.manager.raft.seal import DataKeys, create_data_keys, load_data_keys
 from swarmnet.manager.raft.segments import Layout, Segments
 from swarmnet.manager.raft.snapshot import SnapshotFile
 
 _FIRST_TERM: Final = 1
+_KEYS: Final = "data.keys"
 
 
 @dataclass(slots=True)
 class Storage:
-    """Opened, and locked until `close`. `snapshot` is the one found at the start."""
+    """Opened, and locked until `close`. `snapshot` is the one found at the start, until it is taken."""
 
+    keys: DataKeys
     journal: Journal
     snapshots: SnapshotFile
     snapshot: raft.RaftSnapshot | None
     _lock: Lock
+
+    def take_snapshot(self) -> raft.RaftSnapshot | None:
+        """It is kept no longer: what it holds may have to be forgotten."""
+        taken, self.snapshot = self.snapshot, None
+        return taken
 
     def close(self) -> None:
         self.journal.close()
@@ -59,12 +66,12 @@ def create(
                 f"{directory} already holds a manager's state",
                 hint="This manager is part of a swarm. Leave it first: `swarmnet swarm leave --force`.",
             )
-        key = create_data_key(disk, directory / "data.key", kek)
-        journal = Journal.create(disk, directory / "journal", key, members, layout, joined_at=joined_at)
+        keys = create_data_keys(disk, directory / _KEYS, kek)
+        journal = Journal.create(disk, directory / "journal", keys, members, layout, joined_at=joined_at)
     except BaseException:
         lock.close()
         raise
-    return Storage(journal, SnapshotFile(disk, directory / "snapshot", key), None, lock)
+    return Storage(keys, journal, SnapshotFile(disk, directory / "snapshot", keys), None, lock)
 
 
 def has_log(directory: Path, disk: Disk = REAL_DISK) -> bool:
@@ -81,16 +88,16 @@ def open_existing(
         raise damaged(directory, "is missing")
     lock = _lock(disk, directory)
     try:
-        key = load_data_key(disk, directory / "data.key", kek)
-        snapshots = SnapshotFile(disk, directory / "snapshot", key)
+        keys = load_data_keys(disk, directory / _KEYS, kek)
+        snapshots = SnapshotFile(disk, directory / "snapshot", keys)
         snapshot = snapshots.read()
         remove_unfinished(disk, directory)
         disk.sync_folder(directory)  # or a power cut could bring an older one back, after the log is cut
-        journal = Journal.open(disk, directory / "journal", key, snapshot, layout)
+        journal = Journal.open(disk, directory / "journal", keys, snapshot, layout)
     except BaseException:
         lock.close()
         raise
-    return Storage(journal, snapshots, snapshot, lock)
+    return Storage(keys, journal, snapshots, snapshot, lock)
 
 
 def create_from(directory: Path, kek: SecretBytes, me: Member, state: bytes, index: int) -> None:

@@ -702,3 +702,53 @@ class RaftSnapshot(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RaftSnapshot: _TypeAlias = RaftSnapshot  # noqa: Y015
+
+@_typing.final
+class RaftDataKeys(_message.Message):
+    """What seals all of that: the newest seals what is written, the others still open something. Sealed in turn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___RaftDataKey]: ...
+    def __init__(
+        self,
+        *,
+        keys: _abc.Iterable[Global___RaftDataKey] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaftDataKeys: _TypeAlias = RaftDataKeys  # noqa: Y015
+
+@_typing.final
+class RaftDataKey(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    MADE_AT_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """its name in what it sealed"""
+    made_at: _builtins.int
+    """the last entry that was in the state when it was made"""
+    secret: _builtins.bytes
+    """32 bytes"""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        made_at: _builtins.int = ...,
+        secret: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["made_at", b"made_at", "number", b"number", "secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaftDataKey: _TypeAlias = RaftDataKey  # noqa: Y015

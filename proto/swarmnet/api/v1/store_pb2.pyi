@@ -259,7 +259,10 @@ class Snapshot(_message.Message):
     OBJECTS_FIELD_NUMBER: _builtins.int
     REQUESTS_FIELD_NUMBER: _builtins.int
     TABLE_VERSIONS_FIELD_NUMBER: _builtins.int
+    ERASED_INDEX_FIELD_NUMBER: _builtins.int
     index: _builtins.int
+    erased_index: _builtins.int
+    """of the last command that took a secret out of the state"""
     @_builtins.property
     def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]: ...
     @_builtins.property
@@ -273,10 +276,11 @@ class Snapshot(_message.Message):
         objects: _abc.Iterable[Global___Change] | None = ...,
         requests: _abc.Iterable[Global___AppliedRequest] | None = ...,
         table_versions: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        erased_index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "objects", b"objects", "requests", b"requests", "table_versions", b"table_versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased_index", b"erased_index", "index", b"index", "objects", b"objects", "requests", b"requests", "table_versions", b"table_versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
