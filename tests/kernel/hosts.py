@@ -54,10 +54,11 @@ RETIRED = (epoch(2, Role.CURRENT),)
 
 
 class Lab:
-    """A bridge in a namespace of its own, and hosts at it."""
+    """A bridge in a namespace of its own, and hosts at it, on an underlay of the IP version."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, ip_version: int = 4) -> None:
         self.directory = directory
+        self.ip_version = ip_version
         self.namespaces = Namespaces(directory / "hosts")
         self.namespaces.create("underlay")
         self.hosts: list[Host] = []
@@ -66,7 +67,7 @@ class Lab:
         self.bridge = rt.list_links(self.netlink)["br0"].index
 
     def host(self, name: str) -> Host:
-        """A host whose Datapath is started. The n-th has the address 10.133.0.n and the node index n."""
+        """A host whose Datapath is started. The n-th has the node index n, and 10.133.0.n or fd00:133::n."""
         return self.bare(name).start()
 
     def bare(self, name: str) -> Host:
@@ -75,7 +76,7 @@ class Lab:
         self.namespaces.create(name)
         own = self.namespaces.netlink(name)
         descriptor = self.namespaces.open(name)
-        address = f"10.133.0.{number}"
+        address = f"10.133.0.{number}" if self.ip_version == 4 else f"fd00:133::{number}"
         try:
             self.netlink.execute(
                 rt.new_veth(
@@ -86,7 +87,10 @@ class Lab:
             os.close(descriptor)
         links = rt.list_links(own)
         eth0 = links["eth0"].index
-        own.execute(rt.set_up(links["lo"].index), rt.new_address(eth0, f"{address}/24"), rt.set_up(eth0))
+        if self.ip_version == 6:
+            self.namespaces.enable_ipv6(name, ["lo", "eth0"])
+        bits = {4: 24, 6: 64}[self.ip_version]
+        own.execute(rt.set_up(links["lo"].index), rt.new_address(eth0, f"{address}/{bits}"), rt.set_up(eth0))
         host = Host(self, name, number, address)
         self.hosts.append(host)
         return host
@@ -181,16 +185,18 @@ class Host:
         """A UDP socket of the host itself, on the underlay."""
         return self.here(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
 
-    def task_socket(self, task_id: str, *, kind: int = socket.SOCK_DGRAM) -> socket.socket:
-        """A socket of the task, UDP unless said otherwise."""
+    def task_socket(
+        self, task_id: str, *, kind: int = socket.SOCK_DGRAM, family: int = socket.AF_INET
+    ) -> socket.socket:
+        """A socket of the task, UDP over IPv4 unless said otherwise."""
         path = self.datapath.task_namespace(task_id)
 
         def make() -> socket.socket:
             with Namespaces(path.parent).entered(path.name):
-                return socket.socket(socket.AF_INET, kind)
+                return socket.socket(family, kind)
 
         made = self.here(make)
-        made.bind(("0.0.0.0", TASK_PORT))
+        made.bind(("0.0.0.0" if family == socket.AF_INET else "::", TASK_PORT))
         made.settimeout(2.0)
         return made
 
@@ -238,7 +244,7 @@ def desired(
     tasks = tuple(
         DesiredTask(
             task_id(host, slot),
-            (TaskAttachment(NETWORK, f"{task_ip(host, slot)}/24", mac_of(task_ip(host, slot))),),
+            (TaskAttachment(NETWORK, (f"{task_ip(host, slot)}/24",), mac_of(task_ip(host, slot))),),
         )
         for slot in range(1, slots + 1)
     )
@@ -255,7 +261,11 @@ def udp_ports(frames: list[bytes]) -> set[int]:
 
 
 def esp_count(frames: list[bytes]) -> int:
-    return sum(frame[12:14] == b"\x08\x00" and frame[23] == 50 for frame in frames)
+    """Frames with ESP right behind the IP header, of either version."""
+    return sum(
+        (frame[12:14] == b"\x08\x00" and frame[23] == 50) or (frame[12:14] == b"\x86\xdd" and frame[20] == 50)
+        for frame in frames
+    )
 
 
 def _checksum(data: bytes) -> int:

@@ -59,7 +59,7 @@ def task(slot: int, *networks: DesiredNetwork) -> DesiredTask:
     places = ((each, f"10.0.{each.index}.{100 + slot}") for each in networks)
     return DesiredTask(
         f"task{slot}".ljust(25, "0"),
-        tuple(TaskAttachment(each.id, f"{ip}/24", mac_of(ip)) for each, ip in places),
+        tuple(TaskAttachment(each.id, (f"{ip}/24",), mac_of(ip)) for each, ip in places),
     )
 
 

@@ -67,8 +67,8 @@ class Bench:
 
         await self.change(decide)
 
-    def worker(self, number: int, *, obeys: bool = False, key_offer: bytes = b"") -> ObedientWorker:
-        made = ObedientWorker(self.service, f"w{number}", number, obeys=obeys, key_offer=key_offer)
+    def worker(self, number: int, *, obeys: bool = False, **described: object) -> ObedientWorker:
+        made = ObedientWorker(self.service, f"w{number}", number, obeys=obeys, **described)
         self.workers.append(made)
         return self.workers[-1]
 

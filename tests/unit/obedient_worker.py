@@ -14,10 +14,13 @@ _PATIENCE_S = 5.0
 
 
 class ObedientWorker:
-    """With `obeys`, it acknowledges every assignment: all keys installed, all tasks running or stopped."""
+    """With `obeys`, it acknowledges every assignment: all keys installed, all tasks running or stopped.
+
+    `described`: what it says of itself in its hello, rather than the usual.
+    """
 
     def __init__(
-        self, service: DispatcherService, name: str, index: int, *, obeys: bool = True, key_offer: bytes = b""
+        self, service: DispatcherService, name: str, index: int, *, obeys: bool = True, **described: object
     ) -> None:
         self.node_id = f"node-{name}"
         self.latest = dispatcher.Assignment()
@@ -27,15 +30,13 @@ class ObedientWorker:
         self._outgoing: asyncio.Queue[dispatcher.WorkerMessage | None] = asyncio.Queue()
         self._changed = asyncio.Condition()
         self._service = service
-        self.say(
-            hello=dispatcher.Hello(
-                hostname=name,
-                gossip_address=f"192.0.2.{index}:7946",
-                data_path_address=f"192.0.2.{index}",
-                capabilities=types.NodeCapabilities(esp=True, images=["host"]),
-                key_offer=key_offer,
-            )
-        )
+        fields: dict[str, object] = {
+            "hostname": name,
+            "gossip_address": f"192.0.2.{index}:7946",
+            "data_path_address": f"192.0.2.{index}",
+            "capabilities": types.NodeCapabilities(esp=True, images=["host"]),
+        }
+        self.say(hello=dispatcher.Hello(**(fields | described)))  # type: ignore[arg-type]
         self.session = asyncio.create_task(self._run())
 
     def say(self, **message: object) -> None:

@@ -19,6 +19,7 @@ from swarmnet.core.errors import FailedPrecondition, InUse, InvalidArgument, Una
 from swarmnet.core.keys import GOSSIP_SCOPE
 from swarmnet.core.limits import RETIRE_GRACE_S
 from swarmnet.core.secret import SecretBytes
+from swarmnet.core.state import Transaction
 from swarmnet.manager.control.servicer import Control
 from swarmnet.manager.entitlement import entitled
 from swarmnet.manager.keymanager import terms_of
@@ -70,6 +71,26 @@ async def test_encryption_is_an_option(options: dict[str, str], encrypted: bool,
     await api.CreateNetwork(control.CreateNetworkRequest(name="new", options=options), NO_CONTEXT)
     found = await api.GetNetwork(control.GetRequest(ref="new"), NO_CONTEXT)
     assert found.encrypted is encrypted
+
+
+@pytest.mark.parametrize(("options", "encrypted"), [({}, True), ({"encrypted": "false"}, False)])
+async def test_encryption_can_be_the_default(
+    options: dict[str, str], encrypted: bool, api: Control, swarm: Store
+) -> None:
+    def decide(transaction: Transaction) -> None:
+        cluster = transaction.edit(transaction.cluster())
+        cluster.encrypt_by_default = True
+        transaction.put(cluster)
+
+    await swarm.transact(decide)
+    await api.CreateNetwork(control.CreateNetworkRequest(name="new", options=options), NO_CONTEXT)
+    assert (await api.GetNetwork(control.GetRequest(ref="new"), NO_CONTEXT)).encrypted is encrypted
+
+
+@pytest.mark.parametrize("option", ["mtu", "com.docker.network.driver.mtu"])
+async def test_a_network_may_have_an_mtu_of_its_own(option: str, api: Control) -> None:
+    await api.CreateNetwork(control.CreateNetworkRequest(name="new", options={option: "1300"}), NO_CONTEXT)
+    assert (await api.GetNetwork(control.GetRequest(ref="new"), NO_CONTEXT)).mtu == 1300
 
 
 async def test_a_retried_create_makes_one_object(api: Control, swarm: Store) -> None:

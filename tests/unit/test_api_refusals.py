@@ -63,6 +63,22 @@ REFUSALS: list[tuple[str, Call, type[SwarmnetError], str, str]] = [
         "option encrypted cannot be 'yes'",
         "--opt encrypted",
     ),
+    ("MTU", create_network(options={"mtu": "575"}), InvalidArgument, "mtu cannot be '575'", "576 to 65000"),
+    ("no MTU", create_network(options={"mtu": ""}), InvalidArgument, "mtu cannot be ''", "--opt mtu=1400"),
+    (
+        "MTU for IPv6",
+        create_network(options={"mtu": "1279"}, subnets=["fd00::/64"]),
+        InvalidArgument,
+        "mtu cannot be '1279'",
+        "1280",
+    ),
+    (
+        "IPv6 subnets",
+        create_network(subnets=["fd00::/64", "fd01::/64"]),
+        InvalidArgument,
+        "more than one IPv6 subnet",
+        "one IPv6 subnet",
+    ),
     ("malformed subnet", create_network(subnets=["10.0.0/24"]), InvalidArgument, "10.0.0/24", "CIDR"),
     (
         "overlapping subnet",

@@ -10,34 +10,74 @@ from hypothesis import strategies as st
 from tests.unit.datapath_cases import SELF, desired, network, peer, task
 
 from swarmnet.core.datapath.desired import Peer, RemoteEndpoint, without_stale_peers
-from swarmnet.core.datapath.layout import MIN_MTU, Forward, layout, task_mtu
+from swarmnet.core.datapath.layout import Forward, layout, task_mtu
 from swarmnet.core.datapath.xfrm import Action, Direction, guards
 from swarmnet.core.endpoints import mac_of
 from swarmnet.core.errors import FailedPrecondition
 from swarmnet.core.keys import esp_key, split_spi
+from swarmnet.core.limits import MIN_TASK_MTU
 
 
-def esp_packet(task_packet: int) -> int:
+def esp_packet(task_packet: int, ip_version: int, *, encap: bool) -> int:
     """Bytes on the wire, the padding found by counting (RFC 4303, section 2.4)."""
     inside = 8 + 8 + 14 + task_packet
     padding = next(pad for pad in range(4) if (inside + pad + 2) % 4 == 0)
-    return 20 + 8 + 8 + inside + padding + 2 + 16
+    outside = {4: 20, 6: 40}[ip_version] + (8 if encap else 0)
+    return outside + 8 + 8 + inside + padding + 2 + 16
 
 
-@given(st.integers(700, 9216))
-def test_the_mtu_of_an_encrypted_network_is_the_largest_that_fits(underlay: int) -> None:
-    mtu = task_mtu(underlay, encrypted=True)
-    assert esp_packet(mtu) <= underlay < esp_packet(mtu + 1)
+@given(st.integers(700, 9216), st.sampled_from((4, 6)), st.booleans())
+def test_the_mtu_of_an_encrypted_network_is_the_largest_that_fits(
+    underlay: int, ip_version: int, encap: bool
+) -> None:
+    mtu = task_mtu(underlay, encrypted=True, ip_version=ip_version, encap=encap)
+    assert esp_packet(mtu, ip_version, encap=encap) <= underlay
+    assert esp_packet(mtu + 1, ip_version, encap=encap) > underlay
 
 
 def test_mtus_on_an_ethernet() -> None:
     assert (task_mtu(1500, encrypted=False), task_mtu(1500, encrypted=True)) == (1450, 1416)
+    assert task_mtu(1500, encrypted=False, ip_version=6) == 1430
+
+
+def test_one_peer_behind_udp_leaves_room_for_it_on_the_whole_network() -> None:
+    net = network(peers=(2, 3))
+    behind = replace(net, peers=(net.peers[0], replace(net.peers[1], encap=True)))
+    found = layout(desired(behind), 1500)
+    assert [links.mtu for links in found.networks.values()] == [1408]
+    assert {sa.encap for sa in found.sas.values() if "10.133.0.3" in (sa.source, sa.destination)} == {True}
+    assert {sa.encap for sa in found.sas.values() if "10.133.0.2" in (sa.source, sa.destination)} == {False}
+
+
+def test_a_network_has_the_mtu_it_was_given_unless_that_does_not_fit() -> None:
+    net = network()
+    found = layout(desired(replace(net, mtu=1300)), 1500)
+    assert [links.mtu for links in found.networks.values()] == [1300]
+    with pytest.raises(FailedPrecondition, match=r"1417 bytes does not fit: .* 1500 leaves 1416"):
+        layout(desired(replace(net, mtu=1417)), 1500)
+
+
+def test_the_guards_are_of_the_underlays_ip_version() -> None:
+    net = replace(network(peers=(2,)), peers=(Peer("node2", 2, "fd00::2"),))
+    wish = replace(desired(net), address="fd00::1")
+    found = layout(wish, 1500)
+    assert {each.destination for each in found.policies.values()} == {"::", "fd00::2"}
+    assert all(each.guard for each in guards(wish, net))
+
+
+def test_other_subnets_of_a_network_are_on_the_link() -> None:
+    net = replace(network(), subnets=("10.0.1.0/24", "10.7.0.0/16", "fd01::/64"))
+    place = replace(task(1, net).attachments[0], addresses=("10.0.1.101/24", "fd01::5/64"))
+    found = layout(desired(net, tasks=(replace(task(1, net), attachments=(place,)),)), 1500)
+    ((interface,),) = found.tasks.values()
+    assert interface.addresses == ("10.0.1.101/24", "fd01::5/64")
+    assert interface.routes == ("10.7.0.0/16",)
 
 
 def test_an_underlay_that_is_too_narrow_is_refused_with_both_numbers() -> None:
     with pytest.raises(FailedPrecondition, match="600 bytes leaves 516 to tasks; 576"):
         task_mtu(600, encrypted=True)
-    assert task_mtu(MIN_MTU + 50, encrypted=False) == MIN_MTU
+    assert task_mtu(MIN_TASK_MTU + 50, encrypted=False) == MIN_TASK_MTU
 
 
 def test_each_peer_and_epoch_has_one_sa_in_and_one_out_with_their_own_keys() -> None:
@@ -65,11 +105,11 @@ def test_policies_send_with_the_current_epoch_only() -> None:
 
 def test_without_a_current_epoch_only_the_guards_stand() -> None:
     net = network(phase="none")
-    assert list(layout(desired(net), 1500).policies.values()) == list(guards(net))
+    assert list(layout(desired(net), 1500).policies.values()) == list(guards(desired(net), net))
 
 
 def test_the_guards_block_what_leaves_and_demand_esp_of_what_comes() -> None:
-    out, in_ = guards(network())
+    out, in_ = guards(desired(), network())
     assert (out.direction, out.action, out.reqid) == (Direction.OUT, Action.BLOCK, 0)
     assert (in_.direction, in_.action, in_.reqid) == (Direction.IN, Action.ESP, 1)
     assert out.priority > 1000, "peer policies have the lower number and so come first"

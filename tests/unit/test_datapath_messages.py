@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from tests.unit.datapath_cases import desired, network
@@ -77,6 +78,29 @@ def test_a_foreign_sa_is_not_ours(change: dict[str, int]) -> None:
     assert xfrm.read_sa(memoryview(xfrm.new_sa(replace(SA, **change)).body)) is None  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("changes", [{"encap": True}, {"source": "fd00::1", "destination": "fd00::2"}])
+def test_ipv6_and_esp_in_udp_survive_the_trip(changes: dict[str, Any]) -> None:
+    sa = replace(SA, **changes)
+    found = xfrm.read_sa(memoryview(xfrm.new_sa(sa).body))
+    assert found is not None
+    assert found[0] == sa
+    assert found[0] != replace(sa, encap=not sa.encap)
+
+
+def test_an_sa_in_udp_at_another_port_equals_none_of_ours() -> None:
+    body = xfrm.new_sa(replace(SA, encap=True)).body.replace(b"\x11\x94", b"\x11\x95")
+    found = xfrm.read_sa(memoryview(body))
+    assert found is not None
+    assert found[0].fingerprint == ""
+
+
+def test_an_ipv6_policy_survives_the_trip() -> None:
+    policy = replace(POLICY, source="fd00::1", destination="fd00::2")
+    assert xfrm.read_policy(memoryview(xfrm.put_policy(policy).body)) == policy
+    for guard in guards(replace(desired(), address="fd00::1"), network()):
+        assert xfrm.read_policy(memoryview(xfrm.put_policy(guard).body)) == guard
+
+
 def test_a_foreign_policy_is_not_ours() -> None:
     assert xfrm.read_policy(memoryview(xfrm.put_policy(replace(POLICY, port=500)).body)) is None
 
@@ -91,13 +115,13 @@ def test_an_sa_without_the_window_or_with_another_cipher_equals_none_of_ours() -
 
 
 def test_a_policy_that_lets_packets_pass_in_clear_equals_none_of_ours() -> None:
-    for policy in (POLICY, guards(network())[1]):
+    for policy in (POLICY, guards(desired(), network())[1]):
         passing = xfrm.put_policy(policy).body[:168]
         assert xfrm.read_policy(memoryview(passing)) not in (None, policy)
 
 
 def test_a_blocking_guard_has_no_template() -> None:
-    out, _ = guards(network())
+    out, _ = guards(desired(), network())
     body = xfrm.put_policy(out).body
     assert len(body) == 168
     assert body[161] == 1

@@ -22,6 +22,8 @@ from swarmnet.core.datapath.plan import (
     PutSa,
     RemoveNetwork,
     RemoveTask,
+    ResizeNetwork,
+    ResizeTask,
     Step,
     plan,
 )
@@ -54,6 +56,20 @@ def take(step: Step, kernel: Layout) -> None:
             kernel.tasks[name] = interfaces
         case RemoveTask(name):
             del kernel.tasks[name]
+        case _:
+            resize(step, kernel)
+
+
+def resize(step: Step, kernel: Layout) -> None:
+    match step:
+        case ResizeNetwork(name, links):
+            assert replace(kernel.networks[name], mtu=links.mtu) == links
+            kernel.networks[name] = links
+        case ResizeTask(name, interfaces):
+            assert name in kernel.tasks
+            kernel.tasks[name] = interfaces
+        case _:
+            raise AssertionError(step)
 
 
 def assert_closed(kernel: Layout) -> None:
@@ -82,12 +98,17 @@ def wishes(draw: st.DrawFn) -> Desired:
         task(slot, *draw(st.lists(st.sampled_from(networks), unique_by=lambda each: each.id)))
         for slot in range(draw(st.integers(0, 3)) if networks else 0)
     )
-    return desired(*networks, tasks=tasks)
+    return replace(desired(*networks, tasks=tasks), encap=draw(st.booleans()))
 
 
-@given(wishes(), wishes())
-def test_every_plan_arrives_and_no_prefix_opens_a_gap(before: Desired, after: Desired) -> None:
-    kernel, wanted = layout(before, 1500), layout(after, 1500)
+MTUS = st.sampled_from((1500, 9000))
+
+
+@given(wishes(), wishes(), MTUS, MTUS)
+def test_every_plan_arrives_and_no_prefix_opens_a_gap(
+    before: Desired, after: Desired, mtu_before: int, mtu_after: int
+) -> None:
+    kernel, wanted = layout(before, mtu_before), layout(after, mtu_after)
     for step in plan(wanted, kernel):
         take(step, kernel)
         assert_closed(kernel)
@@ -125,6 +146,13 @@ def test_a_whole_rotation_at_once_is_still_make_before_break() -> None:
     )
     kinds = [type(step) for step in plan(retired, stable)]
     assert kinds == [PutSa, PutSa, PutPolicy, DropSa, DropSa]
+
+
+def test_another_underlay_mtu_touches_nothing_but_mtus() -> None:
+    net = network(peers=(2,))
+    wish = desired(net, tasks=(task(1, net),))
+    kinds = [type(step) for step in plan(layout(wish, 1400), layout(wish, 1500))]
+    assert kinds == [ResizeNetwork, ResizeTask]
 
 
 def test_guards_come_before_the_device_and_go_after_it() -> None:

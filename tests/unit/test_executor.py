@@ -56,9 +56,14 @@ class Bench:
         return Executor(self.state_dir, images, (self.state_dir,), self.changes.set)
 
     def start(
-        self, *command: str, image: str = "host", grace_s: float = 5, env: tuple[str, ...] = ()
+        self,
+        *command: str,
+        image: str = "host",
+        grace_s: float = 5,
+        env: tuple[str, ...] = (),
+        held: int = -1,
     ) -> None:
-        spec = TaskSpec(TASK, "web.1", "web", image, command, env, grace_s, self.namespace)
+        spec = TaskSpec(TASK, "web.1", "web", image, command, env, grace_s, self.namespace, held)
         self.executor.start(spec)
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -222,6 +227,22 @@ async def test_a_pid_that_somebody_else_has_by_now_is_left_alone(bench: Bench) -
     await bench.executor.adopt()
     status = await bench.reached(types.TASK_STATE_FAILED)
     assert "while nobody watched" in status.message
+
+
+async def test_a_held_descriptor_lives_as_long_as_the_task_which_does_not_have_it(bench: Bench) -> None:
+    theirs, ours = os.pipe()
+    pipe = f"pipe:[{os.fstat(ours).st_ino}]"
+    bench.start("sh", "-c", "ls -l /proc/self/fd; read line", held=ours)
+    await bench.reached(types.TASK_STATE_RUNNING)
+    os.close(ours)
+    os.set_blocking(theirs, False)
+    with pytest.raises(BlockingIOError):  # somebody still has the other end
+        os.read(theirs, 1)
+    bench.executor.stop(TASK)
+    await bench.until(lambda: not bench.executor.is_alive(TASK))
+    assert os.read(theirs, 1) == b""
+    os.close(theirs)
+    assert pipe not in bench.log()
 
 
 async def test_forgetting_stops_the_task_and_removes_its_files(bench: Bench) -> None:

@@ -210,3 +210,30 @@ def test_no_two_live_tasks_ever_have_one_address(events: list[tuple[str, int, tu
             subnet = ip_network("10.0.1.0/29" if "10.0.1." in address else "10.0.2.0/28")
             assert ip_interface(address).network == subnet
             assert bare(address) not in (str(subnet[0]), str(subnet[1]), str(subnet[-1]))
+
+
+def test_a_network_of_both_ip_versions_gives_each_task_one_of_each() -> None:
+    state = State()
+    net = local.network("a")
+    net.subnets.add(cidr="10.0.2.0/24")
+    net.subnets.add(cidr="fd00:1::/64")
+    local.fill(state, net)
+    local.put(state, new_task(1, "net-a"), new_task(2, "net-a"))
+    local.settle(state, allocator.plan)
+    assert [(a.address, a.address_v6, a.mac) for t in local.tasks(state) for a in t.attachments] == [
+        ("10.0.1.2/24", "fd00:1::2/64", "02:42:0a:00:01:02"),
+        ("10.0.1.3/24", "fd00:1::3/64", "02:42:0a:00:01:03"),
+    ]
+
+
+def test_a_network_of_ipv6_alone_and_one_whose_ipv6_is_used_up() -> None:
+    state = State()
+    full = local.network("full", "10.0.9.0/24", 2)
+    full.subnets.add(cidr="fd00:2::/126")
+    local.fill(state, local.network("six", "fd00:1::/64"), full)
+    local.put(state, new_task(1, "net-six"), *(new_task(n, "net-full") for n in (2, 3)))
+    local.settle(state, allocator.plan)
+    (first,) = (a for t in local.tasks(state) for a in t.attachments if a.network_id == "net-six")
+    assert (first.address, first.address_v6, first.mac) == ("fd00:1::2/64", "", "02:42:00:00:00:02")
+    messages = sorted(t.message for t in local.tasks(state))
+    assert messages[-1] == "no free address on network full (10.0.9.0/24, fd00:2::/126)"

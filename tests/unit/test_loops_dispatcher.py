@@ -161,6 +161,20 @@ async def test_two_live_nodes_cannot_have_one_data_path_address(bench: Bench) ->
     assert "is that of node w1" in await fails(impostor.ended(), AlreadyExists)
 
 
+async def test_data_path_addresses_are_of_one_ip_version(bench: Bench) -> None:
+    await bench.worker(1).until(lambda a: True)
+    other = bench.worker(2, data_path_address="fd00::2")
+    assert "is of another IP version than 192.0.2.1 of node w1" in await fails(other.ended(), InvalidArgument)
+
+
+async def test_peers_know_whose_esp_goes_in_udp(bench: Bench) -> None:
+    mine = bench.worker(1)
+    await bench.worker(2, data_path_udp=True).until(lambda a: True)
+    await bench.put(assigned("t1", "node-w1", "net-net"), assigned("t2", "node-w2", "net-net"))
+    found = await mine.until(lambda a: any(p.data_path_udp for n in a.networks for p in n.peers))
+    assert [peer.node_id for peer in found.networks[0].peers] == ["node-w2"]
+
+
 def hello(**changed: object) -> dispatcher.WorkerMessage:
     fields: dict[str, object] = {
         "hostname": "w1",

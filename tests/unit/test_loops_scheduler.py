@@ -56,6 +56,17 @@ def test_the_managers_sign_each_attachment_for_its_node() -> None:
     assert verify(public_key(SecretBytes(bytes(range(32)))), endpoint, attachment.signature)
 
 
+def test_a_second_address_has_a_signature_of_its_own() -> None:
+    net = local.network("net")
+    net.subnets.add(cidr="fd00:1::/64")
+    state = swarm(local.node("w1", 1), net, local.service("web", 1, ["net-net"]))
+    (task,) = local.tasks(state)
+    (attachment,) = task.attachments
+    endpoint = Endpoint("net-net", task.meta.id, ip_address("fd00:1::2"), attachment.mac, "node-w1")
+    assert verify(public_key(SecretBytes(bytes(range(32)))), endpoint, attachment.signature_v6)
+    assert not verify(public_key(SecretBytes(bytes(range(32)))), endpoint, attachment.signature)
+
+
 def test_an_encrypted_network_needs_nodes_with_esp() -> None:
     state = swarm(
         *(plain_node(f"w{n}", n) for n in (1, 2)),

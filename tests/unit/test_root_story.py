@@ -121,4 +121,3 @@ def test_any_two_nodes_believe_each_other_at_any_time(seed: int) -> None:
     now = cluster(story.made.state)
     assert not now.HasField("root_rotation")
     assert {each.certificate_root for each in story.made.state.all(types.Node)} == {now.root_digest}
-

@@ -51,6 +51,9 @@ class Kernel:
     def task_namespace(self, task_id: str) -> Path:
         return Path("/run/netns", task_id)
 
+    def descriptor_to_hold(self) -> int:
+        return -1
+
     def _report(self) -> Report:
         desired = self.desired[-1]
         networks = {
@@ -217,7 +220,7 @@ async def test_a_task_gets_its_network_first_and_then_starts(bench: Bench) -> No
     desired = bench.kernel.desired[-1]
     assert [each.id for each in desired.networks] == [NET]
     assert [each.address for each in desired.networks[0].peers] == ["192.0.2.2"]
-    assert desired.tasks[0].attachments[0].address == "10.0.1.3/24"
+    assert desired.tasks[0].attachments[0].addresses == ("10.0.1.3/24",)
     spec = bench.tasks.specs[TASK]
     assert (spec.name, spec.namespace) == ("web.1", Path("/run/netns", TASK))
     assert statuses[TASK].state == types.TASK_STATE_RUNNING

@@ -80,6 +80,8 @@ class Host:
             run_dir=folder / "run",
             advertise="127.0.0.1",
             data_path="127.0.0.1",
+            data_path_advertise="127.0.0.1",
+            data_path_udp=False,
             gossip_listen="127.0.0.1:0",
             gossip_advertise="127.0.0.1:7946",
             image_store=folder / "store",

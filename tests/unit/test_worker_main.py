@@ -34,6 +34,21 @@ def test_data_path_and_gossip_may_have_addresses_of_their_own(tmp_path: Path) ->
     )
     config = config_of(command._parser().parse_args(parsed(tmp_path, *more)))
     assert (config.data_path, config.gossip_advertise) == ("198.51.100.7", "192.0.2.7:8000")
+    assert (config.data_path_advertise, config.data_path_udp) == ("198.51.100.7", False)
+
+
+def test_behind_a_nat_others_are_told_another_data_path_address(tmp_path: Path) -> None:
+    more = (
+        "--advertise-addr",
+        "192.0.2.7",
+        "--data-path-advertise-addr",
+        "203.0.113.7",
+        "--data-path-encap",
+        "udp",
+    )
+    config = config_of(command._parser().parse_args(parsed(tmp_path, *more)))
+    assert (config.data_path, config.data_path_advertise) == ("192.0.2.7", "203.0.113.7")
+    assert config.data_path_udp
 
 
 @pytest.mark.parametrize(

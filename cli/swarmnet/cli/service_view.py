@@ -100,7 +100,12 @@ def _task_row(task: types.Task, name: str, hostnames: Mapping[str, str]) -> Row:
         "Error": _quoted(task.message),
         "Ports": "",
         "NodeID": task.node_id,
-        "Addresses": ",".join(attachment.address for attachment in task.attachments),
+        "Addresses": ",".join(
+            address
+            for attachment in task.attachments
+            for address in (attachment.address, attachment.address_v6)
+            if address
+        ),
         "ExitCode": str(task.exit_code),
     }
 

@@ -31,6 +31,8 @@ METRICS_PORT: Final = 9477
 """A manager's, on its host's loopback."""
 GOSSIP_PORT: Final = 7946
 PLAIN_VXLAN_PORT: Final = 4789
+ESP_IN_UDP_PORT: Final = 4500
+"""RFC 3948; for ESP where the network between the hosts passes nothing but UDP."""
 ENCRYPTED_PORT_FIRST: Final = 20000
 ENCRYPTED_PORT_LAST: Final = 24095
 """One UDP port per encrypted network: exactly as many as network indices; it never shows on the wire."""
@@ -71,6 +73,11 @@ MAX_COMMAND_BYTES: Final = 512 * 1024
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 MAX_CONFIG_BYTES: Final = 500 * 1024
 """Data of one config, as docker has it; leaves room for its name and labels in one command."""
+MIN_TASK_MTU: Final = 576
+"""The smallest MTU that IPv4 hosts must accept whole (RFC 791)."""
+MIN_TASK_MTU_V6: Final = 1280
+"""Of IPv6 links (RFC 8200, section 5)."""
+MAX_TASK_MTU: Final = 65_000
 MAX_NAME_LENGTH: Final = 63
 MAX_REPLICAS: Final = 10_000
 TASK_HISTORY: Final = 5

@@ -27,6 +27,11 @@ def check_subnets(subnets: Sequence[str], networks: Iterable[types.Network]) -> 
         _check_free(subnet, taken)
         taken.append((subnet, "the same request"))
         found.append(_as_message(subnet))
+    if sum(ip_network(each.cidr).version == 6 for each in found) > 1:  # their MACs are the last four bytes
+        raise InvalidArgument(
+            "more than one IPv6 subnet for one network",
+            hint="Give one IPv6 subnet, as large as is needed, and as many IPv4 subnets as you like.",
+        )
     return found
 
 
@@ -98,6 +103,14 @@ def _candidates(pools: Iterable[str], prefix_length: int, taken: Sequence[IPNetw
             else:
                 end = int(blocking.broadcast_address) + 1
                 first = max(first + size, -(-end // size) * size)
+
+
+def by_version(subnets: Iterable[types.Subnet]) -> list[tuple[int, list[types.Subnet]]]:
+    """The subnets of each IP version that there is one of, IPv4 first."""
+    found: dict[int, list[types.Subnet]] = {}
+    for each in subnets:
+        found.setdefault(ip_network(each.cidr).version, []).append(each)
+    return sorted(found.items())
 
 
 def free_addresses(subnets: Iterable[types.Subnet], used: set[str], stale: set[str]) -> Iterator[str]:

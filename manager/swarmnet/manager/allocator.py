@@ -26,7 +26,7 @@ from swarmnet.core.limits import (
     SUBNET_PREFIX_LENGTH,
 )
 from swarmnet.core.state import Transaction
-from swarmnet.manager.addresses import bare, free_addresses, next_subnet
+from swarmnet.manager.addresses import bare, by_version, free_addresses, next_subnet
 from swarmnet.manager.loop import Batch
 from swarmnet.manager.tasks import is_ended, is_wanted
 
@@ -78,18 +78,27 @@ class _Addresses:
     def __init__(self, tasks: Iterable[types.Task]) -> None:
         self._used: dict[str, set[str]] = defaultdict(set)
         self._stale: dict[str, set[str]] = defaultdict(set)
-        self._free: dict[str, Iterator[str]] = {}
+        self._free: dict[tuple[str, int], Iterator[str]] = {}
         for task in tasks:
             for attachment in task.attachments:
                 kept = self._stale if is_ended(task) else self._used
                 kept[attachment.network_id].add(bare(attachment.address))
+                if attachment.address_v6:
+                    kept[attachment.network_id].add(bare(attachment.address_v6))
 
-    def take(self, network: types.Network) -> str | None:
-        """With its prefix length; None: there is none left."""
-        id_ = network.meta.id
-        if id_ not in self._free:
-            self._free[id_] = free_addresses(network.subnets, self._used[id_], self._stale[id_])
-        return next(self._free[id_], None)
+    def take(self, network: types.Network) -> tuple[str, ...]:
+        """One of each IP version that the network has, IPv4 first, with their prefix lengths; none if one of
+        them is used up."""
+        subnets = by_version(network.subnets)
+        found = [self._next(network, version, of_version) for version, of_version in subnets]
+        return tuple(each for each in found if each) if all(found) else ()
+
+    def _next(self, network: types.Network, version: int, subnets: list[types.Subnet]) -> str:
+        key = network.meta.id, version
+        if key not in self._free:
+            id_ = network.meta.id
+            self._free[key] = free_addresses(subnets, self._used[id_], self._stale[id_])
+        return next(self._free[key], "")
 
 
 def plan(transaction: Transaction, now: float) -> float | None:
@@ -130,8 +139,9 @@ def _attach(transaction: Transaction, task: types.Task, network_id: str, address
     network = transaction.get(types.Network, network_id)
     if network is None:
         return f"network {network_id} does not exist"
-    if (address := addresses.take(network)) is None:
+    if not (taken := addresses.take(network)):
         cidrs = ", ".join(each.cidr for each in network.subnets)
         return f"no free address on network {network.name} ({cidrs})"
-    task.attachments.add(network_id=network_id, address=address, mac=mac_of(bare(address)))
+    first, second = (*taken, "")[:2]
+    task.attachments.add(network_id=network_id, address=first, address_v6=second, mac=mac_of(bare(first)))
     return ""

@@ -244,6 +244,7 @@ def _register(transaction: Transaction, node_id: str, hello: dispatcher.Hello) -
     changed.hostname = hello.hostname
     changed.address = hello.gossip_address
     changed.data_path_address = hello.data_path_address
+    changed.data_path_udp = hello.data_path_udp
     changed.capabilities.CopyFrom(hello.capabilities)
     changed.state = types.NODE_STATE_READY
     changed.message = ""
@@ -254,9 +255,17 @@ def _register(transaction: Transaction, node_id: str, hello: dispatcher.Hello) -
 
 
 def _check_address_free(other: types.Node, node: types.Node, address: str) -> None:
-    """Two nodes at one address: packets for one would be sent to the other."""
+    """Of two nodes at one address one would get the other's packets; of two IP versions, neither."""
     live = other.role == types.ROLE_WORKER and other.state != types.NODE_STATE_DOWN
-    if live and other.meta.id != node.meta.id and other.data_path_address == address:
+    if not live or other.meta.id == node.meta.id or not other.data_path_address:
+        return
+    if ip_address(other.data_path_address).version != ip_address(address).version:
+        raise InvalidArgument(
+            f"data path address {address} is of another IP version than {other.data_path_address} "
+            f"of node {other.hostname} ({other.meta.id})",
+            hint="All workers of a swarm have data path addresses of one IP version: --data-path-addr.",
+        )
+    if other.data_path_address == address:
         raise AlreadyExists(
             f"data path address {address} is that of node {other.hostname} ({other.meta.id})",
             hint="Give this worker an address of its own with --data-path-addr, or remove the other node: "

@@ -132,7 +132,10 @@ class Picture:
 
 def _peer(node: types.Node) -> dispatcher.NetworkPeer:
     return dispatcher.NetworkPeer(
-        node_id=node.meta.id, node_index=node.index, data_path_address=node.data_path_address
+        node_id=node.meta.id,
+        node_index=node.index,
+        data_path_address=node.data_path_address,
+        data_path_udp=node.data_path_udp,
     )
 
 

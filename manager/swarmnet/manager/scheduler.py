@@ -113,7 +113,9 @@ class _Pass:
         key = self._signing_key() if assigned.attachments else None
         for attachment in assigned.attachments:
             assert key is not None
-            attachment.signature = sign(key, _endpoint(assigned, attachment))
+            attachment.signature = sign(key, _endpoint(assigned, attachment, attachment.address))
+            if attachment.address_v6:
+                attachment.signature_v6 = sign(key, _endpoint(assigned, attachment, attachment.address_v6))
         return assigned
 
     def _signing_key(self) -> SecretBytes:
@@ -122,6 +124,6 @@ class _Pass:
         return SecretBytes(secrets.endpoint_private_key)
 
 
-def _endpoint(task: types.Task, attachment: types.Attachment) -> Endpoint:
-    address = ip_address(bare(attachment.address))
-    return Endpoint(attachment.network_id, task.meta.id, address, attachment.mac, task.node_id)
+def _endpoint(task: types.Task, attachment: types.Attachment, address: str) -> Endpoint:
+    ip = ip_address(bare(address))
+    return Endpoint(attachment.network_id, task.meta.id, ip, attachment.mac, task.node_id)

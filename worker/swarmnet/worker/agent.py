@@ -49,6 +49,7 @@ class Kernel(Protocol):
     async def apply(self, desired: Desired) -> Report: ...
     async def reconcile(self) -> Report: ...
     def task_namespace(self, task_id: str) -> Path: ...
+    def descriptor_to_hold(self) -> int: ...
 
 
 class Rumours(Protocol):
@@ -80,13 +81,22 @@ Tell = Callable[[Mapping[str, dispatcher.TaskStatus], dispatcher.KeyReport], Non
 
 
 class Agent:
-    """`address` is the data-path address; `report` takes the whole of what to tell the managers; `memory` is
-    a file for the endpoints of other nodes, which goes with the host as its kernel's state does."""
+    """`address` is the data-path address, `encap`: its ESP goes in UDP; `report` takes the whole of what to
+    tell the managers; `memory` is a file for the endpoints of other nodes, which goes with the host as its
+    kernel's state does."""
 
     def __init__(
-        self, address: str, kernel: Kernel, gossip: Rumours, tasks: Tasks, report: Tell, *, memory: Path
+        self,
+        address: str,
+        kernel: Kernel,
+        gossip: Rumours,
+        tasks: Tasks,
+        report: Tell,
+        *,
+        memory: Path,
+        encap: bool = False,
     ) -> None:
-        self._address = address
+        self._address, self._encap = address, encap
         self._kernel = kernel
         self._gossip = gossip
         self._tasks = tasks
@@ -147,7 +157,8 @@ class Agent:
         running = self._forget_unassigned(assignment)
         alive = frozenset(each for each in running if self._tasks.is_alive(each))
         self._tell_networks(assignment, alive | running & self._connected)
-        wish = desired(assignment, self._keys, self._address, running, self._believed(assignment))
+        heard = self._believed(assignment)
+        wish = desired(assignment, self._keys, (self._address, self._encap), running, heard)
         report = await self._program(wish)
         statuses = self._run_tasks(assignment, report)
         self._connected = running - report.tasks.keys()
@@ -228,8 +239,8 @@ class Agent:
                 if reason := obstacle(each.task, report):
                     waiting[task_id] = _status(task_id, types.TASK_STATE_PREPARING, reason)
                 else:
-                    namespace = self._kernel.task_namespace(task_id)
-                    self._tasks.start(task_spec(each.task, each.service_name, namespace))
+                    namespace, held = self._kernel.task_namespace(task_id), self._kernel.descriptor_to_hold()
+                    self._tasks.start(task_spec(each.task, each.service_name, namespace, held))
             elif not is_wanted(each.task) and known is None:
                 waiting[task_id] = _status(task_id, types.TASK_STATE_SHUTDOWN, "stopped before it started")
             elif not is_wanted(each.task) and known is not None and not has_ended(known):

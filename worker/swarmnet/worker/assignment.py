@@ -58,24 +58,29 @@ def is_wanted(task: types.Task) -> bool:
 def desired(
     assignment: dispatcher.Assignment,
     keys: Mapping[str, Epochs],
-    address: str,
+    own: tuple[str, bool],
     connected: Collection[str],
     heard: Callable[[str], Iterable[Endpoint]],
 ) -> Desired:
-    """The whole data path. `connected` are the tasks, by id, that run or are to; `heard` gives the endpoints
-    of other nodes on a network."""
+    """The whole data path. `own`: this node's data-path address, and whether its ESP goes in UDP.
+
+    `connected` are the tasks, by id, that run or are to; `heard` gives the endpoints of other nodes on a
+    network.
+    """
     tasks = (each.task for each in assignment.tasks if each.task.meta.id in connected)
     return Desired(
         node_id=assignment.node_id,
         node_index=assignment.node_index,
-        address=address,
+        address=own[0],
         networks=tuple(_network(each, keys, heard) for each in assignment.networks),
         tasks=tuple(
             DesiredTask(
-                task.meta.id, tuple(TaskAttachment(a.network_id, a.address, a.mac) for a in task.attachments)
+                task.meta.id,
+                tuple(TaskAttachment(a.network_id, _addresses(a), a.mac) for a in task.attachments),
             )
             for task in tasks
         ),
+        encap=own[1],
     )
 
 
@@ -92,10 +97,18 @@ def _network(
         port=network.port,
         encrypted=network.encrypted,
         subnets=tuple(each.cidr for each in network.subnets),
-        peers=tuple(Peer(each.node_id, each.node_index, each.data_path_address) for each in assigned.peers),
+        peers=tuple(
+            Peer(each.node_id, each.node_index, each.data_path_address, each.data_path_udp)
+            for each in assigned.peers
+        ),
         epochs=keys.get(network.meta.id, Epochs(network.meta.id, ())),
         endpoints=tuple(RemoteEndpoint(str(e.ip), e.mac, e.node_id) for e in heard(network.meta.id)),
+        mtu=network.mtu,
     )
+
+
+def _addresses(attachment: types.Attachment) -> tuple[str, ...]:
+    return tuple(each for each in (attachment.address, attachment.address_v6) if each)
 
 
 def own_endpoints(
@@ -105,10 +118,13 @@ def own_endpoints(
     found = []
     for task in (each.task for each in assignment.tasks if each.task.meta.id in connected):
         for each in task.attachments:
-            if each.network_id == network_id and each.signature:
-                ip = ip_interface(each.address).ip
-                endpoint = Endpoint(network_id, task.meta.id, ip, each.mac, assignment.node_id)
-                found.append((endpoint, each.signature))
+            if each.network_id == network_id:
+                signed = ((each.address, each.signature), (each.address_v6, each.signature_v6))
+                for address, signature in signed:
+                    if address and signature:
+                        ip = ip_interface(address).ip
+                        endpoint = Endpoint(network_id, task.meta.id, ip, each.mac, assignment.node_id)
+                        found.append((endpoint, signature))
     return found
 
 

@@ -8,12 +8,17 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """`advertise` and `data_path` are IP addresses of this host; `gossip_listen` is host:port."""
+    """`advertise` and `data_path` are IP addresses of this host; `gossip_listen` is host:port.
+
+    `data_path_advertise` is where other workers find `data_path`: another address only behind a NAT.
+    """
 
     state_dir: Path
     run_dir: Path
     advertise: str
     data_path: str
+    data_path_advertise: str
+    data_path_udp: bool
     gossip_listen: str
     gossip_advertise: str
     image_store: Path

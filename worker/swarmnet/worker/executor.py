@@ -31,8 +31,8 @@ log = structlog.get_logger()
 _SHIM: Final = (
     f"import sys; sys.path.append({str(Path(__file__).parent)!r}); import shim; shim.run()"  # compiled once
 )
-_INHERITED: Final = (3, 4)
-"""The shim's descriptors: ready, lock."""
+_INHERITED: Final = (3, 4, 5)
+"""The shim's descriptors: ready, lock, and one held for the data path if there is one to hold."""
 _KILL_MARGIN_S: Final = 5.0
 """A shim that has not ended its task by then, after the grace period, is killed together with it."""
 _ADOPTION_POLL_S: Final = 0.01
@@ -51,7 +51,10 @@ _LOST: Final = "the task ended while nobody watched: its host restarted, or its 
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """A task to start, in a namespace that is connected already."""
+    """A task to start, in a namespace that is connected already.
+
+    `held` is a descriptor that is to live as long as the task does; -1 is none.
+    """
 
     task_id: str
     name: str
@@ -61,9 +64,10 @@ class TaskSpec:
     variables: tuple[str, ...]
     grace_s: float
     namespace: Path
+    held: int = -1
 
 
-def task_spec(task: types.Task, service: str, namespace: Path) -> TaskSpec:
+def task_spec(task: types.Task, service: str, namespace: Path, held: int = -1) -> TaskSpec:
     spec = task.spec
     has_grace = spec.HasField("stop_grace_period")
     return TaskSpec(
@@ -75,6 +79,7 @@ def task_spec(task: types.Task, service: str, namespace: Path) -> TaskSpec:
         variables=tuple(spec.env),
         grace_s=spec.stop_grace_period.ToTimedelta().total_seconds() if has_grace else STOP_GRACE_PERIOD_S,
         namespace=namespace,
+        held=held,
     )
 
 
@@ -171,7 +176,7 @@ class Executor:
     async def _launch(self, run: Run, spec: TaskSpec) -> None:
         try:
             launch = await asyncio.to_thread(self._prepare, spec)
-            pid, ready = await asyncio.to_thread(_spawn, run.directory, launch)
+            pid, ready = await asyncio.to_thread(_spawn, run.directory, launch, spec.held)
         except (SwarmnetError, OSError) as error:
             text = error.message if isinstance(error, SwarmnetError) else str(error)
             self._finish(run, types.TASK_STATE_REJECTED, text)
@@ -274,19 +279,20 @@ def has_ended(status: TaskStatus) -> bool:
     return status.state in _ENDED
 
 
-def _spawn(directory: TaskDirectory, launch: Launch) -> tuple[int, int]:
+def _spawn(directory: TaskDirectory, launch: Launch, held: int) -> tuple[int, int]:
     """The shim's pid, and a descriptor that ends when its task runs or cannot. Blocks for a fork."""
     directory.create(launch)
     lock = _above_inherited(directory.lock())
     ready, done = os.pipe()
     done = _above_inherited(done)
-    command = [sys.executable, "-I", "-S", "-c", _SHIM, str(directory.path), *map(str, _INHERITED)]
+    given = [done, lock, *([_above_inherited(os.dup(held))] if held >= 0 else [])]
+    inherited = _INHERITED[: len(given)]
+    command = [sys.executable, "-I", "-S", "-c", _SHIM, str(directory.path), *map(str, inherited)]
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, str(directory.log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
         (os.POSIX_SPAWN_DUP2, 1, 2),
-        (os.POSIX_SPAWN_DUP2, done, _INHERITED[0]),
-        (os.POSIX_SPAWN_DUP2, lock, _INHERITED[1]),
+        *((os.POSIX_SPAWN_DUP2, own, theirs) for own, theirs in zip(given, inherited, strict=True)),
     ]
     try:
         return os.posix_spawn(sys.executable, command, {}, file_actions=actions, setsid=True), ready
@@ -294,8 +300,8 @@ def _spawn(directory: TaskDirectory, launch: Launch) -> tuple[int, int]:
         os.close(ready)
         raise
     finally:
-        os.close(lock)
-        os.close(done)
+        for each in given:
+            os.close(each)
 
 
 def _above_inherited(descriptor: int) -> int:

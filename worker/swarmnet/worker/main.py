@@ -29,7 +29,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--state-dir", type=Path, default=Path("/var/lib/swarmnet/worker"), metavar="DIR")
     parser.add_argument("--run-dir", type=Path, default=Path("/run/swarmnet"), metavar="DIR")
     parser.add_argument(_ADVERTISE, default="", metavar="ADDR", help="default: as the default route")
-    parser.add_argument("--data-path-addr", default="", metavar="ADDR", help=f"default: {_ADVERTISE}")
+    parser.add_argument(
+        "--data-path-addr",
+        default="",
+        metavar="ADDR",
+        help=f"source of VXLAN and ESP packets; default: {_ADVERTISE}",
+    )
+    parser.add_argument(
+        "--data-path-advertise-addr",
+        default="",
+        metavar="ADDR",
+        help="where other workers reach --data-path-addr, behind a NAT",
+    )
+    parser.add_argument(
+        "--data-path-encap",
+        choices=("none", "udp"),
+        default="none",
+        help="udp: ESP in UDP port 4500, where IP protocol 50 does not pass",
+    )
     parser.add_argument("--gossip-addr", default=f"0.0.0.0:{GOSSIP_PORT}", metavar="HOST:PORT")
     parser.add_argument(
         "--image-store", type=Path, metavar="DIR", help="default: store in the state directory"
@@ -43,11 +60,16 @@ def config_of(arguments: argparse.Namespace) -> Config:
     """InvalidArgument for impossible addresses, FailedPrecondition for directories that cannot be used."""
     advertise = hostport.checked_host(arguments.advertise_addr or hostport.detect(_ADVERTISE), _ADVERTISE)
     host, port = hostport.split(arguments.gossip_addr, GOSSIP_PORT)
+    data_path = hostport.checked_host(arguments.data_path_addr or advertise, "--data-path-addr")
     config = Config(
         state_dir=arguments.state_dir.absolute(),
         run_dir=arguments.run_dir.absolute(),
         advertise=advertise,
-        data_path=hostport.checked_host(arguments.data_path_addr or advertise, "--data-path-addr"),
+        data_path=data_path,
+        data_path_advertise=hostport.checked_host(
+            arguments.data_path_advertise_addr or data_path, "--data-path-advertise-addr"
+        ),
+        data_path_udp=arguments.data_path_encap == "udp",
         gossip_listen=hostport.join(host, port),
         gossip_advertise=hostport.join(advertise, port),
         image_store=(arguments.image_store or arguments.state_dir / "store").absolute(),

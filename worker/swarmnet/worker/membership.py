@@ -90,6 +90,7 @@ class Membership:
             self.executor,
             self.session.report,
             memory=config.endpoints,
+            encap=config.data_path_udp,
         )
         self._promotion = Promotion(
             config.manager_socket,
@@ -177,7 +178,8 @@ class Membership:
         return dispatcher.Hello(
             hostname=self._config.hostname,
             gossip_address=self._config.gossip_advertise,
-            data_path_address=self._config.data_path,
+            data_path_address=self._config.data_path_advertise,
+            data_path_udp=self._config.data_path_udp,
             capabilities=self._capabilities(),
         )
 

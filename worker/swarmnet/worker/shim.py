@@ -1,6 +1,6 @@
 """The process that holds one task, so that the task outlives its worker.
 
-    python -I -S -c "import shim" TASK_DIRECTORY READY_FD LOCK_FD
+    python -I -S -c "import shim" TASK_DIRECTORY READY_FD LOCK_FD [HELD_FD]
 
     worker ── shim (the host's namespaces; keeps the status file; stops the task)
                └─ init (pid 1 of the task's namespaces; reaps, hands signals on; dies with the shim)
@@ -10,6 +10,7 @@ Nothing of swarmnet is imported, and of the standard library only what is needed
 one interpreter and two forks. The shim reads the task's `spec`, and writes its `status` each time that it
 changes. It closes READY_FD once the command runs, or cannot. It holds the lock on LOCK_FD for as long as
 anything of the task is alive: a lock that is free says that the task is over, whoever has its pid by then.
+HELD_FD is a socket that the kernel needs for as long as there are tasks; nobody reads from it.
 
 SIGTERM: the task gets it too, and SIGKILL when its grace period is over.
 """
@@ -92,12 +93,12 @@ class Spec:
         self.hidden = fields.get("hidden", [])
 
 
-def main(directory: str, ready: int, lock: int) -> NoReturn:
+def main(directory: str, ready: int, lock: int, *held: int) -> NoReturn:
     """Run the task to its end."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)
     os.umask(0o022)
     os.chdir("/")
-    for inherited in (ready, lock):
+    for inherited in (ready, lock, *held):
         os.set_inheritable(inherited, False)
     write_status(directory, state="starting")
     code, stopped = NOT_STARTED, False
@@ -322,4 +323,4 @@ def _exit_code(status: int) -> int:
 
 
 def run() -> NoReturn:
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], *(int(each) for each in sys.argv[2:]))

@@ -17,11 +17,15 @@ SHORT_ID: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Another node that runs tasks of the network. `address` is the source of its ESP and VXLAN packets."""
+    """Another node that runs tasks of the network. `address` is the source of its ESP and VXLAN packets.
+
+    `encap`: it wants them as ESP in UDP (RFC 3948), both ways.
+    """
 
     node_id: str
     node_index: int
     address: str
+    encap: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +39,10 @@ class RemoteEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class TaskAttachment:
-    """A task's place on a network. `address` is a CIDR, e.g. 10.0.1.3/24."""
+    """A task's place on a network. `addresses` are CIDRs (10.0.1.3/24), at most one of each IP version."""
 
     network_id: str
-    address: str
+    addresses: tuple[str, ...]
     mac: str
 
 
@@ -55,6 +59,7 @@ class DesiredNetwork:
     """A network that this node has tasks on. `port` is the UDP destination port of its VXLAN packets.
 
     `epochs` are those of its scope: ESP is made of them if `encrypted`, else they matter to gossip only.
+    `mtu` is that of its tasks in bytes; 0: as large as the underlay allows.
     """
 
     id: str
@@ -66,17 +71,27 @@ class DesiredNetwork:
     peers: tuple[Peer, ...]
     epochs: Epochs
     endpoints: tuple[RemoteEndpoint, ...] = ()
+    mtu: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """Everything. `address` is this node's data-path address on the underlay, IPv4."""
+    """Everything. `address` is this node's data-path address on the underlay, IPv4 or IPv6 as all peers' are.
+
+    `encap`: this node wants ESP in UDP, both ways, with every peer.
+    """
 
     node_id: str
     node_index: int
     address: str
     networks: tuple[DesiredNetwork, ...] = ()
     tasks: tuple[DesiredTask, ...] = ()
+    encap: bool = False
+
+
+def needs_encap(desired: Desired, network: DesiredNetwork) -> bool:
+    """Whether some of the network's packets are ESP in UDP, should it be encrypted."""
+    return desired.encap or any(peer.encap for peer in network.peers)
 
 
 def without_stale_peers(desired: Desired) -> Desired:

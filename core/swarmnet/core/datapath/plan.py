@@ -12,7 +12,7 @@ anywhere has left no VXLAN device without its two guards.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from swarmnet.core.datapath.layout import Forward, Interface, Layout, NetworkLinks
@@ -56,6 +56,14 @@ class BuildNetwork:
 
 
 @dataclass(frozen=True, slots=True)
+class ResizeNetwork:
+    """Give the bridge and the VXLAN device another MTU, and keep all that hangs on them."""
+
+    network: str
+    links: NetworkLinks
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveNetwork:
     network: str
 
@@ -81,6 +89,14 @@ class BuildTask:
 
 
 @dataclass(frozen=True, slots=True)
+class ResizeTask:
+    """Give the interfaces other MTUs; connections live on."""
+
+    task: str
+    interfaces: tuple[Interface, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveTask:
     """Take the interfaces and the namespace's name away; `interfaces` as they were seen."""
 
@@ -94,10 +110,12 @@ Step = (
     | PutSa
     | DropSa
     | BuildNetwork
+    | ResizeNetwork
     | RemoveNetwork
     | PutForward
     | DropForward
     | BuildTask
+    | ResizeTask
     | RemoveTask
 )
 
@@ -134,13 +152,26 @@ def _secure(wanted: Layout, actual: Layout) -> Iterator[Step]:
 def _connect(wanted: Layout, actual: Layout) -> Iterator[Step]:
     rebuilt = set()
     for network, links in _new(wanted.networks, actual.networks):
-        rebuilt.add(network)
-        yield BuildNetwork(network, links)
+        if network in actual.networks and replace(actual.networks[network], mtu=links.mtu) == links:
+            yield ResizeNetwork(network, links)
+        else:
+            rebuilt.add(network)
+            yield BuildNetwork(network, links)
     for network, after in wanted.forwards.items():
         before = {} if network in rebuilt else actual.forwards.get(network, {})
         yield from (PutForward(network, forward) for _, forward in _new(after, before))
     for task, interfaces in _new(wanted.tasks, actual.tasks):
-        yield BuildTask(task, interfaces)
+        if task in actual.tasks and _resized(actual.tasks[task], interfaces):
+            yield ResizeTask(task, interfaces)
+        else:
+            yield BuildTask(task, interfaces)
+
+
+def _resized(before: tuple[Interface, ...], after: tuple[Interface, ...]) -> bool:
+    """Whether nothing but MTUs is different, of interfaces that are all there."""
+    return len(before) == len(after) and all(
+        replace(old, mtu=new.mtu) == new for old, new in zip(before, after, strict=True)
+    )
 
 
 def _retire(wanted: Layout, actual: Layout) -> Iterator[Step]:

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from hashlib import sha256
+from ipaddress import ip_address
 from typing import Final, NamedTuple
 
 from swarmnet.core.datapath.desired import Desired, DesiredNetwork, Peer
@@ -33,6 +34,7 @@ GUARD_IN_PRIORITY: Final = 1000
 """The kernel takes the matching policy with the lowest number."""
 _LABEL: Final = b"swarmnet/1 fingerprint"
 ANY: Final = "0.0.0.0"  # noqa: S104 (a selector, nothing binds to it)
+ANY_V6: Final = "::"
 
 
 class SaId(NamedTuple):
@@ -46,8 +48,8 @@ class SaId(NamedTuple):
 class Sa:
     """One direction between two nodes in one epoch. Equal if the kernel would do the same with both.
 
-    `fingerprint` stands for the key; it is empty for an SA that differs from ours in cipher, mode or window.
-    One read from the kernel has none of the fields after it.
+    `encap`: its packets are ESP in UDP. `fingerprint` stands for the key; it is empty for an SA that differs
+    from ours in cipher, mode or window. One read from the kernel has none of the fields after it.
     """
 
     source: str
@@ -56,6 +58,7 @@ class Sa:
     reqid: int
     port: int
     fingerprint: str
+    encap: bool = False
     scope: str = field(default="", compare=False)
     epoch: int = field(default=0, compare=False)
     outbound: bool = field(default=False, compare=False)
@@ -89,7 +92,9 @@ class PolicyId(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What must have happened to packets from `source` to `destination` at UDP port `port`; 0.0.0.0 is any.
+    """What must have happened to packets from `source` to `destination` at UDP port `port`.
+
+    0.0.0.0 is any IPv4 address, :: any IPv6 address.
 
     `spi` 0: any SA with that reqid.
     """
@@ -109,7 +114,7 @@ class Policy:
 
     @property
     def guard(self) -> bool:
-        return self.destination == ANY
+        return self.destination in (ANY, ANY_V6)
 
 
 def fingerprint(key: bytes) -> str:
@@ -117,11 +122,15 @@ def fingerprint(key: bytes) -> str:
     return sha256(_LABEL + key).hexdigest()[:32]
 
 
-def guards(network: DesiredNetwork) -> tuple[Policy, Policy]:
-    """What stands before the network's first packet and goes after its last one."""
+def guards(desired: Desired, network: DesiredNetwork) -> tuple[Policy, Policy]:
+    """What stands before the network's first packet and goes after its last one.
+
+    Of the underlay's address family: a VXLAN device with an address of one has no socket of the other.
+    """
+    any_ = ANY if ip_address(desired.address).version == 4 else ANY_V6
     return (
-        Policy(Direction.OUT, ANY, ANY, network.port, Action.BLOCK, GUARD_OUT_PRIORITY),
-        Policy(Direction.IN, ANY, ANY, network.port, Action.ESP, GUARD_IN_PRIORITY, network.index),
+        Policy(Direction.OUT, any_, any_, network.port, Action.BLOCK, GUARD_OUT_PRIORITY),
+        Policy(Direction.IN, any_, any_, network.port, Action.ESP, GUARD_IN_PRIORITY, network.index),
     )
 
 
@@ -145,7 +154,7 @@ def peer_policy(desired: Desired, network: DesiredNetwork, peer: Peer) -> Policy
 def policies(desired: Desired, network: DesiredNetwork) -> list[Policy]:
     """All policies of an encrypted network, guards first."""
     found = (peer_policy(desired, network, peer) for peer in network.peers)
-    return [*guards(network), *(policy for policy in found if policy is not None)]
+    return [*guards(desired, network), *(policy for policy in found if policy is not None)]
 
 
 def outbound_id(desired: Desired, network: DesiredNetwork, peer: Peer, epoch: int) -> SaId:
@@ -172,10 +181,11 @@ def _pair(desired: Desired, network: DesiredNetwork, peer: Peer, epoch: Epoch) -
             network.index,
             network.port,
             print_,
-            epoch.secret.scope,
-            epoch.number,
-            sender == desired.node_id,
-            key,
+            encap=desired.encap or peer.encap,
+            scope=epoch.secret.scope,
+            epoch=epoch.number,
+            outbound=sender == desired.node_id,
+            key=key,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from typing import Final
 
 from swarmnet.api.v1 import control_pb2 as control
@@ -10,6 +11,7 @@ from swarmnet.api.v1 import store_pb2 as store
 from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core.errors import AlreadyExists, InUse, InvalidArgument, SwarmScoped, UnknownOption
 from swarmnet.core.ids import check_name
+from swarmnet.core.limits import MAX_TASK_MTU, MIN_TASK_MTU, MIN_TASK_MTU_V6
 from swarmnet.core.state import Transaction
 from swarmnet.core.timestamps import seconds
 from swarmnet.manager.addresses import check_subnets
@@ -20,18 +22,40 @@ from swarmnet.manager.keymanager import create_scope
 from swarmnet.manager.tasks import is_ended
 
 ENCRYPTED: Final = "encrypted"
-_OPTIONS: Final = (ENCRYPTED,)
+MTU: Final = "mtu"
+_DOCKERS_MTU: Final = "com.docker.network.driver.mtu"
+_OPTIONS: Final = (ENCRYPTED, MTU, _DOCKERS_MTU)
 
 
-def is_encrypted(options: dict[str, str]) -> bool:
-    """UnknownOption for a key nothing here understands; InvalidArgument for a value that says neither."""
+def check_options(options: Mapping[str, str]) -> None:
+    """UnknownOption for a key nothing here understands."""
     if unknown := sorted(set(options) - set(_OPTIONS)):
         raise UnknownOption(
             f"unknown option {unknown[0]} for an overlay network",
             hint=f"Known options: {', '.join(_OPTIONS)}.",
         )
-    value = options.get(ENCRYPTED)
-    if value not in (None, "", "true", "false"):
+
+
+def mtu_of(options: Mapping[str, str], *, ipv6: bool) -> int:
+    """The MTU asked for, in bytes; 0 if none is. InvalidArgument for one that no network can have."""
+    text = options.get(MTU, options.get(_DOCKERS_MTU, ""))
+    smallest = MIN_TASK_MTU_V6 if ipv6 else MIN_TASK_MTU
+    if MTU not in options and _DOCKERS_MTU not in options:
+        return 0
+    if not (text.isascii() and text.isdecimal() and smallest <= int(text) <= MAX_TASK_MTU):
+        raise InvalidArgument(
+            f"option {MTU} cannot be {text!r}",
+            hint=f"Give a number of bytes from {smallest} to {MAX_TASK_MTU}, for example --opt mtu=1400.",
+        )
+    return int(text)
+
+
+def is_encrypted(options: Mapping[str, str], *, by_default: bool) -> bool:
+    """What the options say, else `by_default`. InvalidArgument for a value that says neither."""
+    if ENCRYPTED not in options:
+        return by_default
+    value = options[ENCRYPTED]
+    if value not in ("", "true", "false"):
         raise InvalidArgument(
             f"option {ENCRYPTED} cannot be {value!r}",
             hint=f"Say `--opt {ENCRYPTED}` or `--opt {ENCRYPTED}=true` for an encrypted network, "
@@ -50,7 +74,8 @@ class NetworkNoun(Noun):
                 f"unknown network driver {request.driver}",
                 hint="The one driver is overlay: `--driver overlay`.",
             )
-        encrypted = is_encrypted(dict(request.options))
+        check_options(request.options)
+        is_encrypted(request.options, by_default=False)
         network_id = new_id(request.request_id)
 
         def decide(transaction: Transaction) -> control.CreateNetworkResponse:
@@ -62,8 +87,11 @@ class NetworkNoun(Noun):
                     f"network with name {request.name} already exists",
                     hint=f"Use another name, or remove it first: `swarmnet network rm {request.name}`.",
                 )
+            by_default = transaction.cluster().encrypt_by_default
+            encrypted = is_encrypted(request.options, by_default=by_default)
             network = _requested(request, network_id, encrypted=encrypted)
             network.subnets.extend(check_subnets(request.subnets, existing))
+            network.mtu = mtu_of(request.options, ipv6=any(":" in each.cidr for each in network.subnets))
             allocate_network(transaction, network)
             transaction.put(network)
             period_s = seconds(transaction.cluster().key_rotation_period)

@@ -71,11 +71,14 @@ class Hello(_message.Message):
     GOSSIP_ADDRESS_FIELD_NUMBER: _builtins.int
     DATA_PATH_ADDRESS_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
+    DATA_PATH_UDP_FIELD_NUMBER: _builtins.int
     KEY_OFFER_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
     gossip_address: _builtins.str
     """host:port"""
     data_path_address: _builtins.str
+    data_path_udp: _builtins.bool
+    """ESP in UDP, both ways"""
     key_offer: _builtins.bytes
     """X25519 public key, new for each session: seal keys for it"""
     @_builtins.property
@@ -87,11 +90,12 @@ class Hello(_message.Message):
         gossip_address: _builtins.str = ...,
         data_path_address: _builtins.str = ...,
         capabilities: _types_pb2.NodeCapabilities | None = ...,
+        data_path_udp: _builtins.bool = ...,
         key_offer: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "data_path_address", b"data_path_address", "gossip_address", b"gossip_address", "hostname", b"hostname", "key_offer", b"key_offer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "data_path_address", b"data_path_address", "data_path_udp", b"data_path_udp", "gossip_address", b"gossip_address", "hostname", b"hostname", "key_offer", b"key_offer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -467,19 +471,22 @@ class NetworkPeer(_message.Message):
     NODE_ID_FIELD_NUMBER: _builtins.int
     NODE_INDEX_FIELD_NUMBER: _builtins.int
     DATA_PATH_ADDRESS_FIELD_NUMBER: _builtins.int
+    DATA_PATH_UDP_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     node_index: _builtins.int
     data_path_address: _builtins.str
+    data_path_udp: _builtins.bool
     def __init__(
         self,
         *,
         node_id: _builtins.str = ...,
         node_index: _builtins.int = ...,
         data_path_address: _builtins.str = ...,
+        data_path_udp: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_path_address", b"data_path_address", "node_id", b"node_id", "node_index", b"node_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_path_address", b"data_path_address", "data_path_udp", b"data_path_udp", "node_id", b"node_id", "node_index", b"node_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -261,6 +261,7 @@ class Cluster(_message.Message):
     ADDRESS_POOLS_FIELD_NUMBER: _builtins.int
     SUBNET_PREFIX_LENGTH_FIELD_NUMBER: _builtins.int
     HEARTBEAT_PERIOD_FIELD_NUMBER: _builtins.int
+    ENCRYPT_BY_DEFAULT_FIELD_NUMBER: _builtins.int
     ROTATION_DEADLINE_FIELD_NUMBER: _builtins.int
     RETIRE_GRACE_FIELD_NUMBER: _builtins.int
     LAST_NODE_INDEX_FIELD_NUMBER: _builtins.int
@@ -275,6 +276,8 @@ class Cluster(_message.Message):
     """Ed25519, 32 bytes: signs endpoints (core/endpoints.py)"""
     subnet_prefix_length: _builtins.int
     """default 24"""
+    encrypt_by_default: _builtins.bool
+    """networks are encrypted unless the operator says encrypted=false"""
     last_node_index: _builtins.int
     """given out last: the next one is above it, so that a freed one rests"""
     last_network_index: _builtins.int
@@ -317,6 +320,7 @@ class Cluster(_message.Message):
         address_pools: _abc.Iterable[_builtins.str] | None = ...,
         subnet_prefix_length: _builtins.int = ...,
         heartbeat_period: _duration_pb2.Duration | None = ...,
+        encrypt_by_default: _builtins.bool = ...,
         rotation_deadline: _duration_pb2.Duration | None = ...,
         retire_grace: _duration_pb2.Duration | None = ...,
         last_node_index: _builtins.int = ...,
@@ -326,7 +330,7 @@ class Cluster(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_lifetime", b"certificate_lifetime", "heartbeat_period", b"heartbeat_period", "key_rotation_period", b"key_rotation_period", "meta", b"meta", "retire_grace", b"retire_grace", "root_rotation", b"root_rotation", "rotation_deadline", b"rotation_deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_pools", b"address_pools", "certificate_lifetime", b"certificate_lifetime", "endpoint_public_key", b"endpoint_public_key", "heartbeat_period", b"heartbeat_period", "key_rotation_period", b"key_rotation_period", "last_network_index", b"last_network_index", "last_node_index", b"last_node_index", "meta", b"meta", "retire_grace", b"retire_grace", "root_certificate_pem", b"root_certificate_pem", "root_digest", b"root_digest", "root_rotation", b"root_rotation", "rotation_deadline", b"rotation_deadline", "subnet_prefix_length", b"subnet_prefix_length"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_pools", b"address_pools", "certificate_lifetime", b"certificate_lifetime", "encrypt_by_default", b"encrypt_by_default", "endpoint_public_key", b"endpoint_public_key", "heartbeat_period", b"heartbeat_period", "key_rotation_period", b"key_rotation_period", "last_network_index", b"last_network_index", "last_node_index", b"last_node_index", "meta", b"meta", "retire_grace", b"retire_grace", "root_certificate_pem", b"root_certificate_pem", "root_digest", b"root_digest", "root_rotation", b"root_rotation", "rotation_deadline", b"rotation_deadline", "subnet_prefix_length", b"subnet_prefix_length"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -455,6 +459,7 @@ class Node(_message.Message):
     FENCED_FIELD_NUMBER: _builtins.int
     BOOTSTRAP_ADDRESS_FIELD_NUMBER: _builtins.int
     CERTIFICATE_GENERATION_FIELD_NUMBER: _builtins.int
+    DATA_PATH_UDP_FIELD_NUMBER: _builtins.int
     DESIRED_ROLE_FIELD_NUMBER: _builtins.int
     DEMOTED_FIELD_NUMBER: _builtins.int
     DRAINED_BY_FORCE_FIELD_NUMBER: _builtins.int
@@ -479,6 +484,8 @@ class Node(_message.Message):
     """manager: host:port that serves the root certificate and CSRs"""
     certificate_generation: _builtins.int
     """serials below are refused once a node is removed or its role changed"""
+    data_path_udp: _builtins.bool
+    """worker: its ESP goes in UDP, both ways (RFC 3948)"""
     desired_role: Global___Role.ValueType
     """as the operator wants it; unset: the role it has"""
     demoted: _builtins.bool
@@ -518,6 +525,7 @@ class Node(_message.Message):
         fenced: _builtins.bool = ...,
         bootstrap_address: _builtins.str = ...,
         certificate_generation: _builtins.int = ...,
+        data_path_udp: _builtins.bool = ...,
         desired_role: Global___Role.ValueType = ...,
         demoted: _builtins.bool = ...,
         drained_by_force: _builtins.bool = ...,
@@ -527,7 +535,7 @@ class Node(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "certificate_expires_at", b"certificate_expires_at", "meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "availability", b"availability", "bootstrap_address", b"bootstrap_address", "capabilities", b"capabilities", "certificate_expires_at", b"certificate_expires_at", "certificate_generation", b"certificate_generation", "certificate_root", b"certificate_root", "data_path_address", b"data_path_address", "demoted", b"demoted", "desired_role", b"desired_role", "drained_by_force", b"drained_by_force", "fenced", b"fenced", "hostname", b"hostname", "index", b"index", "labels", b"labels", "message", b"message", "meta", b"meta", "role", b"role", "state", b"state", "trusted_roots", b"trusted_roots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "availability", b"availability", "bootstrap_address", b"bootstrap_address", "capabilities", b"capabilities", "certificate_expires_at", b"certificate_expires_at", "certificate_generation", b"certificate_generation", "certificate_root", b"certificate_root", "data_path_address", b"data_path_address", "data_path_udp", b"data_path_udp", "demoted", b"demoted", "desired_role", b"desired_role", "drained_by_force", b"drained_by_force", "fenced", b"fenced", "hostname", b"hostname", "index", b"index", "labels", b"labels", "message", b"message", "meta", b"meta", "role", b"role", "state", b"state", "trusted_roots", b"trusted_roots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -590,6 +598,7 @@ class Network(_message.Message):
     INTERNAL_FIELD_NUMBER: _builtins.int
     ATTACHABLE_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
+    MTU_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     driver: _builtins.str
     """"overlay" """
@@ -604,6 +613,8 @@ class Network(_message.Message):
     attachable: _builtins.bool
     scope: _builtins.str
     """"swarm" """
+    mtu: _builtins.int
+    """of its tasks, bytes; 0 = as large as each underlay allows"""
     @_builtins.property
     def meta(self) -> Global___Meta: ...
     @_builtins.property
@@ -632,10 +643,11 @@ class Network(_message.Message):
         internal: _builtins.bool = ...,
         attachable: _builtins.bool = ...,
         scope: _builtins.str = ...,
+        mtu: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachable", b"attachable", "driver", b"driver", "encrypted", b"encrypted", "index", b"index", "internal", b"internal", "labels", b"labels", "meta", b"meta", "name", b"name", "options", b"options", "port", b"port", "scope", b"scope", "subnets", b"subnets", "vni", b"vni"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachable", b"attachable", "driver", b"driver", "encrypted", b"encrypted", "index", b"index", "internal", b"internal", "labels", b"labels", "meta", b"meta", "mtu", b"mtu", "name", b"name", "options", b"options", "port", b"port", "scope", b"scope", "subnets", b"subnets", "vni", b"vni"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -872,13 +884,18 @@ class Attachment(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     MAC_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    ADDRESS_V6_FIELD_NUMBER: _builtins.int
+    SIGNATURE_V6_FIELD_NUMBER: _builtins.int
     network_id: _builtins.str
     address: _builtins.str
-    """CIDR, e.g. 10.0.1.3/24"""
+    """CIDR, e.g. 10.0.1.3/24; IPv6 only on a network without IPv4"""
     mac: _builtins.str
     """02:42: and the address"""
     signature: _builtins.bytes
     """Ed25519 over the endpoint; made once the node is known"""
+    address_v6: _builtins.str
+    """beside an IPv4 one, on a network that has subnets of both; CIDR"""
+    signature_v6: _builtins.bytes
     def __init__(
         self,
         *,
@@ -886,10 +903,12 @@ class Attachment(_message.Message):
         address: _builtins.str = ...,
         mac: _builtins.str = ...,
         signature: _builtins.bytes = ...,
+        address_v6: _builtins.str = ...,
+        signature_v6: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "mac", b"mac", "network_id", b"network_id", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "address_v6", b"address_v6", "mac", b"mac", "network_id", b"network_id", "signature", b"signature", "signature_v6", b"signature_v6"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -17,13 +17,21 @@ from typing import Final, ParamSpec, TypeVar
 
 import structlog
 
-from swarmnet.core.datapath.desired import Desired, DesiredTask, network_name, task_name, without_stale_peers
+from swarmnet.core.datapath.desired import (
+    Desired,
+    DesiredTask,
+    needs_encap,
+    network_name,
+    task_name,
+    without_stale_peers,
+)
 from swarmnet.core.datapath.layout import Layout, layout
 from swarmnet.core.datapath.plan import plan
 from swarmnet.core.datapath.xfrm import outbound_id
 from swarmnet.core.errors import FailedPrecondition, NotSupportedHere
 from swarmnet.worker.datapath import guard
 from swarmnet.worker.datapath.counters import counters
+from swarmnet.worker.datapath.encapsulation import Encapsulation
 from swarmnet.worker.datapath.ipsec import Ipsec
 from swarmnet.worker.datapath.kernel import Kernel
 from swarmnet.worker.datapath.ledger import Ledger
@@ -58,6 +66,7 @@ class Datapath:
     def __init__(self, run_dir: Path, state_dir: Path) -> None:
         self._namespaces = Namespaces(run_dir / "netns")
         self._ledger_path = state_dir / "datapath" / "ledger.json"
+        self._encapsulation = Encapsulation()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="datapath")
         self._capability = Capability(esp=False, reason="the data path is not started")
         self._started = False
@@ -110,6 +119,10 @@ class Datapath:
         await self._run(self._close)
         self._writer.shutdown()
 
+    def descriptor_to_hold(self) -> int:
+        """What tasks keep open so that packets still come in when the worker is gone; -1: nothing."""
+        return self._encapsulation.descriptor
+
     def task_namespace(self, task_id: str) -> Path:
         """The file of a task's network namespace; there once `apply` reported no error for the task."""
         return self._namespaces.path(task_name(task_id))
@@ -146,6 +159,7 @@ class Datapath:
 
     def _close(self) -> None:
         self._namespaces.close()
+        self._encapsulation.close()
         for each in self._sockets:
             each.close()
         self._sockets.clear()
@@ -172,6 +186,7 @@ class Datapath:
         """Without what cannot be had here, and why not: encrypted networks, and tasks of missing networks."""
         encrypted = () if self._capability.esp else [each for each in desired.networks if each.encrypted]
         refused = {network_name(each.id): self._capability.reason for each in encrypted}
+        refused |= self._without_encapsulation(desired)
         networks = tuple(each for each in desired.networks if network_name(each.id) not in refused)
         names = {network_name(each.id) for each in networks}
         for task in desired.tasks:
@@ -180,6 +195,16 @@ class Datapath:
                 refused[task_name(task.task_id)] = refused.get(missing, f"{missing} is not on this node")
         tasks = tuple(each for each in desired.tasks if task_name(each.task_id) not in refused)
         return replace(desired, networks=networks, tasks=tasks), refused
+
+    def _without_encapsulation(self, desired: Desired) -> dict[str, str]:
+        """The networks that need ESP in UDP, and why there is none; else nothing, and the port is open."""
+        needing = [each for each in desired.networks if each.encrypted and needs_encap(desired, each)]
+        try:
+            if needing and self._capability.esp:
+                self._encapsulation.open(desired.address)
+        except OSError as error:
+            return {network_name(each.id): f"no ESP in UDP: {error}" for each in needing}
+        return {}
 
     def _converge(self, wanted: Layout, desired: Desired) -> dict[str, str]:
         owners = {each.port: network_name(each.id) for each in desired.networks if each.encrypted}

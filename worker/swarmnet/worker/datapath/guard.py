@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import asyncio.subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol
 
 from swarmnet.core.errors import NotSupportedHere
@@ -30,6 +31,8 @@ table inet {_TABLE} {{
 }}
 """
 """One transaction of the kernel: at no moment is the range open between an old table and the new one."""
+_IPV6: Final = Path("/proc/sys/net/ipv6")
+"""There if the kernel has IPv6."""
 _IPTABLES: Final = tuple(
     f"{chain} -p udp -m udp --dport {ENCRYPTED_PORT_FIRST}:{ENCRYPTED_PORT_LAST}"
     f" -m policy --dir {direction} --pol none -j DROP"
@@ -83,26 +86,34 @@ class Nftables:
 class Iptables:
     """A rule at the head of INPUT and of OUTPUT. `name` is the command, e.g. iptables-legacy.
 
-    Listed and written whole tables at a time, since each call of the command is slow where forks are.
+    For IPv4, and for IPv6 where the kernel has it. Listed and written whole tables at a time, since each call
+    of the command is slow where forks are.
     """
 
     name: str
 
     async def install(self) -> None:
-        rules = await _run(self.name, "-w", "-S")
-        missing = [f"-I {rule}" for rule in _IPTABLES if f"-A {rule}" not in rules.splitlines()]
-        if missing:
-            await self._write(missing)
+        for command in self._commands():
+            rules = await _run(command, "-w", "-S")
+            missing = [f"-I {rule}" for rule in _IPTABLES if f"-A {rule}" not in rules.splitlines()]
+            if missing:
+                await self._write(command, missing)
 
     async def remove(self) -> None:
-        rules = await _run(self.name, "-w", "-S")
-        present = [f"-D {rule}" for rule in _IPTABLES for line in rules.splitlines() if line == f"-A {rule}"]
-        if present:
-            await self._write(present)
+        for command in self._commands():
+            rules = (await _run(command, "-w", "-S")).splitlines()
+            present = [f"-D {rule}" for rule in _IPTABLES for line in rules if line == f"-A {rule}"]
+            if present:
+                await self._write(command, present)
 
-    async def _write(self, lines: list[str]) -> None:
+    def _commands(self) -> tuple[str, ...]:
+        ipv6 = self.name.replace("iptables", "ip6tables")
+        return (self.name, ipv6) if _IPV6.exists() else (self.name,)
+
+    @staticmethod
+    async def _write(command: str, lines: list[str]) -> None:
         text = "\n".join(["*filter", *lines, "COMMIT", ""])
-        await _run(f"{self.name}-restore", "-w", "--noflush", stdin=text)
+        await _run(f"{command}-restore", "-w", "--noflush", stdin=text)
 
 
 async def install() -> Guard:

@@ -21,6 +21,8 @@ from swarmnet.core.datapath.plan import (
     PutSa,
     RemoveNetwork,
     RemoveTask,
+    ResizeNetwork,
+    ResizeTask,
     Step,
 )
 from swarmnet.worker.datapath.ipsec import Ipsec
@@ -71,7 +73,7 @@ class Kernel:
                 self._put_forwards(network, group, outcome)
             case DropForward(network):
                 self._drop_forwards(network, group, outcome)
-            case BuildNetwork() | RemoveNetwork():
+            case BuildNetwork() | ResizeNetwork() | RemoveNetwork():
                 for step in group:
                     self._network_step(step, outcome)
             case _:
@@ -98,19 +100,22 @@ class Kernel:
                 else:
                     outcome.failed(network, f"forwarding to {step.forward.ip}: {answer.strerror}")
 
-    def _network_step(self, step: BuildNetwork | RemoveNetwork, outcome: Outcome) -> None:
+    def _network_step(self, step: BuildNetwork | ResizeNetwork | RemoveNetwork, outcome: Outcome) -> None:
         name, actual = step.network, outcome.actual
         with outcome.blaming(name, "network"):
             if isinstance(step, RemoveNetwork):
                 self._links.remove_network(name)
                 actual.networks.pop(name, None)
                 actual.forwards.pop(name, None)
+            elif isinstance(step, ResizeNetwork):
+                self._links.resize_network(name, step.links.mtu)
+                actual.networks[name] = step.links
             elif name not in outcome.failures:
                 self._links.build_network(name, step.links)
                 actual.networks[name] = step.links
                 actual.forwards[name] = {}
 
-    def _task_step(self, step: BuildTask | RemoveTask, outcome: Outcome) -> None:
+    def _task_step(self, step: BuildTask | ResizeTask | RemoveTask, outcome: Outcome) -> None:
         name = step.task
         if isinstance(step, RemoveTask):
             with outcome.blaming(name, "task"):
@@ -122,7 +127,10 @@ class Kernel:
             outcome.failed(name, f"its network is not up: {outcome.failures[down[0]]}")
             return
         with outcome.blaming(name, "task"):
-            self._links.build_task(name, step.interfaces)
+            if isinstance(step, ResizeTask):
+                self._links.resize_task(name, step.interfaces)
+            else:
+                self._links.build_task(name, step.interfaces)
             outcome.actual.tasks[name] = step.interfaces
 
 

@@ -9,7 +9,8 @@ No port learns a MAC: every MAC has a static entry, at vx0 with the node behind 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -63,6 +64,8 @@ class Links:
         if BRIDGE not in present:
             netlink.execute(rt.new_bridge(BRIDGE, wanted.mtu))
         self._new_vxlan(name, wanted)
+        with suppress(FileNotFoundError):  # a kernel without IPv6, or an MTU too small for it
+            self._namespaces.enable_ipv6(name, [VXLAN])  # to answer neighbour discovery
         present = rt.list_links(netlink)
         vxlan, bridge = present[VXLAN].index, present[BRIDGE].index
         netlink.execute(rt.set_master(vxlan, bridge), rt.set_port(vxlan), rt.set_up(vxlan), rt.set_up(bridge))
@@ -79,10 +82,15 @@ class Links:
                     local=wanted.local,
                     port=wanted.port,
                     mtu=wanted.mtu,
+                    checksum=wanted.checksum,
                 )
             )
         finally:
             os.close(descriptor)
+
+    def resize_network(self, name: str, mtu: int) -> None:
+        indices = [self._index(name, link) for link in (VXLAN, BRIDGE)]
+        self._namespaces.netlink(name).execute(*(rt.set_mtu(index, mtu) for index in indices))
 
     def remove_network(self, name: str) -> None:
         """The devices go first: the namespace itself may live on in a process that still has it mounted."""
@@ -134,6 +142,8 @@ class Links:
         try:
             for position, interface in enumerate(interfaces):
                 self._attach(name, f"eth{position}", interface, descriptor)
+            ipv6 = [f"eth{at}" for at, each in enumerate(interfaces) if any(":" in a for a in each.addresses)]
+            self._namespaces.enable_ipv6(name, ipv6)
             self._address(netlink, interfaces)
         finally:
             os.close(descriptor)
@@ -154,8 +164,20 @@ class Links:
         messages = [rt.set_up(present["lo"].index)]
         for position, interface in enumerate(interfaces):
             index = present[f"eth{position}"].index
-            messages += [rt.new_address(index, interface.address), rt.set_up(index)]
+            messages += [rt.new_address(index, address) for address in interface.addresses]
+            messages += [rt.set_up(index), *(rt.new_route(index, subnet) for subnet in interface.routes)]
         netlink.execute(*messages)
+
+    def resize_task(self, name: str, interfaces: Sequence[Interface]) -> None:
+        """Both ends of each interface, the task's own last."""
+        for interface in interfaces:
+            port = self._index(interface.network, name)
+            self._namespaces.netlink(interface.network).execute(rt.set_mtu(port, interface.mtu))
+        present = rt.list_links(netlink := self._namespaces.netlink(name))
+        netlink.execute(
+            *(rt.set_mtu(present[f"eth{at}"].index, each.mtu) for at, each in enumerate(interfaces))
+        )
+        self._namespaces.release(name)
 
     def remove_task(self, name: str) -> None:
         netlink = self._namespaces.netlink(name)
@@ -176,7 +198,7 @@ class Links:
         whole = bridge and vxlan and bridge.up and vxlan.up and vxlan.master == bridge.index
         if not (bridge and vxlan and whole):
             return NetworkSeen(None, {}, {})
-        links = NetworkLinks(vxlan.vni, vxlan.port, vxlan.local, vxlan.mtu)
+        links = NetworkLinks(vxlan.vni, vxlan.port, vxlan.local, vxlan.mtu, vxlan.checksum)
         ports = {
             link.name: (link.peer, _macs_at(macs, link.index))
             for link in present.values()
@@ -188,15 +210,24 @@ class Links:
         """The task's working interfaces in order; one that lacks anything ends the list."""
         netlink = self._namespaces.netlink(name)
         present = rt.list_links(netlink)
-        addresses = {each.index: each.address for each in rt.list_addresses(netlink)}
+        addresses = _by_link((each.index, each.address) for each in rt.list_addresses(netlink))
+        routes = _by_link(rt.list_routes(netlink))
         self._namespaces.release(name)
         found: list[Interface] = []
         while (link := present.get(f"eth{len(found)}")) is not None and link.up:
             network = next((key for key, seen in networks.items() if _joined(seen, name, link)), None)
             if network is None or link.index not in addresses:
                 break
-            found.append(Interface(network, addresses[link.index], link.mac, link.mtu))
+            subnets = tuple(sorted(routes.get(link.index, ())))
+            found.append(Interface(network, tuple(addresses[link.index]), link.mac, link.mtu, subnets))
         return tuple(found)
+
+
+def _by_link(pairs: Iterable[tuple[int, str]]) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    for index, text in pairs:
+        found.setdefault(index, []).append(text)
+    return found
 
 
 def _joined(seen: NetworkSeen, task: str, link: rt.Link) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,8 @@ from swarmnet.worker.datapath.netlink import NETLINK_ROUTE, Netlink
 _CLONE_NEWNET: Final = 0x40000000
 _MS_BIND: Final = 0x1000
 _MNT_DETACH: Final = 2
+_IPV6_SETTINGS: Final = (("accept_ra", "0"), ("addr_gen_mode", "1"), ("disable_ipv6", "0"))
+"""No addresses but the managers' own: none from routers, none made from the MAC."""
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
@@ -89,6 +91,14 @@ class Namespaces:
             with self.entered(name):
                 self._sockets[name] = Netlink(NETLINK_ROUTE)
         return self._sockets[name]
+
+    def enable_ipv6(self, name: str, links: Iterable[str]) -> None:
+        """Let the links have the IPv6 addresses they are given, and no others. OSError without IPv6 here."""
+        with self.entered(name):
+            for link in links:
+                settings = Path("/proc/sys/net/ipv6/conf", link)
+                for setting, value in _IPV6_SETTINGS:
+                    (settings / setting).write_text(value)
 
     def release(self, name: str) -> None:
         found = self._sockets.pop(name, None)

@@ -44,7 +44,7 @@ def installed(desired: Desired, network: DesiredNetwork, wanted: Layout, actual:
         return ()
     if not network.encrypted:
         return network.epochs.numbers()
-    if any(actual.policies.get(guard.id) != guard for guard in guards(network)):
+    if any(actual.policies.get(guard.id) != guard for guard in guards(desired, network)):
         return ()
 
     def there(id_: SaId) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import Final
 
 from swarmnet.worker.datapath.netlink import (
@@ -30,11 +30,14 @@ GET_LINK: Final = 18
 SET_LINK: Final = 19
 NEW_ADDRESS: Final = 20
 GET_ADDRESS: Final = 22
+NEW_ROUTE: Final = 24
+GET_ROUTE: Final = 26
 NEW_NEIGHBOUR: Final = 28
 DELETE_NEIGHBOUR: Final = 29
 GET_NEIGHBOUR: Final = 30
 
 _AF_INET: Final = 2
+_AF_INET6: Final = 10
 _AF_BRIDGE: Final = 7
 _UP: Final = 1
 
@@ -42,15 +45,22 @@ _MAC, _NAME, _MTU, _LINK, _MASTER, _PROTINFO, _LINKINFO, _NAMESPACE_FD = 1, 3, 4
 _KIND, _DATA = 1, 2
 _BRIDGE_MULTICAST_SNOOPING = 23
 _VXLAN_ID, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PROXY, _VXLAN_PORT = 1, 4, 7, 11, 15
+_VXLAN_LOCAL_V6, _VXLAN_CHECKSUM, _VXLAN_NO_CHECKSUM6_OUT, _VXLAN_NO_CHECKSUM6_IN = 17, 18, 19, 20
 _VETH_PEER = 1
 _PORT_LEARNING, _PORT_UNICAST_FLOOD, _PORT_LOCKED = 8, 9, 39
 _NEIGHBOUR_IP, _NEIGHBOUR_MAC, _NEIGHBOUR_MASTER = 1, 2, 9
 _SELF, _TO_MASTER = 0x02, 0x04
+_NO_DAD = 0x02
+"""The managers see to it that no address is given out twice; asking on the link would take a second."""
+_SCOPE_LINK = 253
+_TABLE_MAIN, _BY_BOOT, _UNICAST = 254, 3, 1
+_ROUTE_TO, _ROUTE_LINK = 1, 4
 _PERMANENT, _STATIC = 0x80, 0x42
 """_STATIC is NOARP and REACHABLE, a static entry to bridge and VXLAN; to a bridge, PERMANENT means itself."""
 
 _LINK_HEADER: Final = struct.Struct("=BxHiII")
 _ADDRESS_HEADER: Final = struct.Struct("=BBBBI")
+_ROUTE_HEADER: Final = struct.Struct("=8BI")
 _NEIGHBOUR_HEADER: Final = struct.Struct("=B3xiHBB")
 
 
@@ -69,6 +79,7 @@ class Link:
     vni: int = 0
     local: str = ""
     port: int = 0
+    checksum: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +97,10 @@ class Neighbour:
     mac: str
     master: bool
     static: bool
+
+
+def _family(address: str) -> int:
+    return _AF_INET if ip_address(address).version == 4 else _AF_INET6
 
 
 def raw_mac(mac: str) -> bytes:
@@ -107,17 +122,22 @@ def new_bridge(name: str, mtu: int) -> Message:
     return Message(NEW_LINK, body, CREATE | EXCL)
 
 
-def new_vxlan(name: str, namespace: int, *, vni: int, local: str, port: int, mtu: int) -> Message:
+def new_vxlan(
+    name: str, namespace: int, *, vni: int, local: str, port: int, mtu: int, checksum: bool
+) -> Message:
     """A VXLAN device in the descriptor's namespace; its UDP socket is in that of the netlink socket.
 
-    It learns nothing, answers ARP from its neighbour table and has nowhere to flood to.
+    It learns nothing, answers ARP and neighbour discovery from its own table and has nowhere to flood to.
     """
     data = (
         u32(_VXLAN_ID, vni),
-        attribute(_VXLAN_LOCAL, IPv4Address(local).packed),
+        attribute(_VXLAN_LOCAL if _family(local) == _AF_INET else _VXLAN_LOCAL_V6, ip_address(local).packed),
         u8(_VXLAN_LEARNING, 0),
         u8(_VXLAN_PROXY, 1),
         attribute(_VXLAN_PORT, struct.pack("!H", port)),
+        u8(_VXLAN_CHECKSUM, checksum),
+        u8(_VXLAN_NO_CHECKSUM6_OUT, not checksum),
+        u8(_VXLAN_NO_CHECKSUM6_IN, not checksum),
     )
     head = _header() + text(_NAME, name) + u32(_MTU, mtu) + u32(_NAMESPACE_FD, namespace)
     return Message(NEW_LINK, head + _info("vxlan", *data), CREATE | EXCL)
@@ -139,6 +159,10 @@ def set_up(index: int) -> Message:
     return Message(SET_LINK, _header(index, up=True))
 
 
+def set_mtu(index: int, mtu: int) -> Message:
+    return Message(SET_LINK, _header(index) + u32(_MTU, mtu))
+
+
 def set_master(index: int, bridge: int) -> Message:
     """Make the link a port of the bridge."""
     return Message(SET_LINK, _header(index) + u32(_MASTER, bridge))
@@ -154,10 +178,20 @@ def set_port(index: int) -> Message:
 
 
 def new_address(index: int, address: str) -> Message:
-    own = IPv4Interface(address)
-    head = _ADDRESS_HEADER.pack(_AF_INET, own.network.prefixlen, 0, 0, index)
+    own = ip_interface(address)
+    flags = _NO_DAD if own.version == 6 else 0
+    head = _ADDRESS_HEADER.pack(_family(str(own.ip)), own.network.prefixlen, flags, 0, index)
     body = head + attribute(1, own.ip.packed) + attribute(2, own.ip.packed)
     return Message(NEW_ADDRESS, body, CREATE | REPLACE)
+
+
+def new_route(index: int, subnet: str) -> Message:
+    """The subnet is on the link itself."""
+    to = ip_network(subnet)
+    family = _family(str(to.network_address))
+    head = _ROUTE_HEADER.pack(family, to.prefixlen, 0, 0, _TABLE_MAIN, _BY_BOOT, _SCOPE_LINK, _UNICAST, 0)
+    body = head + attribute(_ROUTE_TO, to.network_address.packed) + u32(_ROUTE_LINK, index)
+    return Message(NEW_ROUTE, body, CREATE | REPLACE)
 
 
 def _neighbour(family: int, index: int, state: int, flags: int) -> bytes:
@@ -165,20 +199,20 @@ def _neighbour(family: int, index: int, state: int, flags: int) -> bytes:
 
 
 def new_arp(index: int, ip: str, mac: str) -> Message:
-    body = _neighbour(_AF_INET, index, _PERMANENT, 0)
-    body += attribute(_NEIGHBOUR_IP, IPv4Address(ip).packed) + attribute(_NEIGHBOUR_MAC, raw_mac(mac))
+    body = _neighbour(_family(ip), index, _PERMANENT, 0)
+    body += attribute(_NEIGHBOUR_IP, ip_address(ip).packed) + attribute(_NEIGHBOUR_MAC, raw_mac(mac))
     return Message(NEW_NEIGHBOUR, body, CREATE | REPLACE)
 
 
 def delete_arp(index: int, ip: str) -> Message:
-    body = _neighbour(_AF_INET, index, 0, 0) + attribute(_NEIGHBOUR_IP, IPv4Address(ip).packed)
+    body = _neighbour(_family(ip), index, 0, 0) + attribute(_NEIGHBOUR_IP, ip_address(ip).packed)
     return Message(DELETE_NEIGHBOUR, body)
 
 
 def new_remote_mac(index: int, mac: str, vtep: str) -> Message:
     """The MAC is behind the VXLAN device, at that node: for the device and for its bridge."""
     body = _neighbour(_AF_BRIDGE, index, _STATIC, _SELF | _TO_MASTER)
-    body += attribute(_NEIGHBOUR_MAC, raw_mac(mac)) + attribute(_NEIGHBOUR_IP, IPv4Address(vtep).packed)
+    body += attribute(_NEIGHBOUR_MAC, raw_mac(mac)) + attribute(_NEIGHBOUR_IP, ip_address(vtep).packed)
     return Message(NEW_NEIGHBOUR, body, CREATE | REPLACE)
 
 
@@ -198,18 +232,32 @@ def list_links(netlink: Netlink) -> dict[str, Link]:
 
 
 def list_addresses(netlink: Netlink) -> list[Address]:
-    """IPv4 addresses, as CIDRs."""
+    """IPv4 and IPv6 addresses, as CIDRs, but for those of a link alone."""
     found = []
-    for body in netlink.dump(GET_ADDRESS, _ADDRESS_HEADER.pack(_AF_INET, 0, 0, 0, 0)):
-        _, bits, _, _, index = _ADDRESS_HEADER.unpack_from(body)
+    for body in netlink.dump(GET_ADDRESS, _ADDRESS_HEADER.pack(0, 0, 0, 0, 0)):
+        _, bits, _, scope, index = _ADDRESS_HEADER.unpack_from(body)
         parts = attributes(body[_ADDRESS_HEADER.size :])
         raw = bytes(parts.get(2, parts.get(1, b"")))
-        found.append(Address(index, f"{IPv4Address(raw)}/{bits}"))
+        if scope != _SCOPE_LINK:
+            found.append(Address(index, f"{ip_address(raw)}/{bits}"))
+    return found
+
+
+def list_routes(netlink: Netlink) -> list[tuple[int, str]]:
+    """(link, subnet) of the routes that `new_route` makes."""
+    found = []
+    for family in (_AF_INET, _AF_INET6):
+        for body in netlink.dump(GET_ROUTE, _ROUTE_HEADER.pack(family, *bytes(7), 0)):
+            _, bits, _, _, table, protocol, _, kind, _ = _ROUTE_HEADER.unpack_from(body)
+            parts = attributes(body[_ROUTE_HEADER.size :])
+            if (table, protocol, kind) == (_TABLE_MAIN, _BY_BOOT, _UNICAST) and _ROUTE_TO in parts:
+                found.append((number(parts, _ROUTE_LINK), f"{ip_address(bytes(parts[_ROUTE_TO]))}/{bits}"))
     return found
 
 
 def list_arp(netlink: Netlink) -> list[Neighbour]:
-    return _neighbours(netlink, _AF_INET)
+    """The entries that ARP and neighbour discovery are answered from."""
+    return [*_neighbours(netlink, _AF_INET), *_neighbours(netlink, _AF_INET6)]
 
 
 def list_macs(netlink: Netlink) -> list[Neighbour]:
@@ -226,7 +274,7 @@ def _neighbours(netlink: Netlink, family: int) -> list[Neighbour]:
         found.append(
             Neighbour(
                 index,
-                str(IPv4Address(ip)) if len(ip) == 4 else "",
+                str(ip_address(ip)) if ip else "",
                 bytes(parts.get(_NEIGHBOUR_MAC, b"")).hex(":"),
                 _NEIGHBOUR_MASTER in parts,
                 state in (_STATIC, _PERMANENT) or state == 0x40,
@@ -241,7 +289,7 @@ def _link(body: memoryview) -> Link:
     info = attributes(found[_LINKINFO]) if _LINKINFO in found else {}
     kind = string(info, _KIND)
     data = attributes(info[_DATA]) if kind == "vxlan" and _DATA in info else {}
-    local = bytes(data.get(_VXLAN_LOCAL, b""))
+    local = bytes(data.get(_VXLAN_LOCAL, data.get(_VXLAN_LOCAL_V6, b"")))
     return Link(
         index=index,
         name=string(found, _NAME),
@@ -252,6 +300,14 @@ def _link(body: memoryview) -> Link:
         master=number(found, _MASTER),
         peer=number(found, _LINK),
         vni=number(data, _VXLAN_ID),
-        local=str(IPv4Address(local)) if len(local) == 4 else "",
+        local=str(ip_address(local)) if local else "",
         port=int.from_bytes(data.get(_VXLAN_PORT, b""), "big"),
+        checksum=_checksum(data),
     )
+
+
+def _checksum(data: dict[int, memoryview]) -> bool:
+    """Whether a VXLAN device has UDP checksums, over whichever IP version it has."""
+    if _VXLAN_LOCAL_V6 in data:
+        return not number(data, _VXLAN_NO_CHECKSUM6_OUT)
+    return bool(number(data, _VXLAN_CHECKSUM))

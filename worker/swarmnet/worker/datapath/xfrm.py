@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import Final
 
-from swarmnet.core.datapath.xfrm import ANY, Action, Direction, Policy, Sa, fingerprint
+from swarmnet.core.datapath.xfrm import ANY, ANY_V6, Action, Direction, Policy, Sa, fingerprint
 from swarmnet.core.keys import split_spi
 from swarmnet.core.limits import (
     ENCRYPTED_PORT_FIRST,
     ENCRYPTED_PORT_LAST,
     ESP_ICV_BITS,
+    ESP_IN_UDP_PORT,
     ESP_REPLAY_WINDOW_PACKETS,
     ESP_SOFT_LIMIT_BYTES,
     ESP_SOFT_LIMIT_PACKETS,
@@ -30,11 +31,13 @@ DELETE_POLICY: Final = 0x14
 GET_POLICY: Final = 0x15
 UPDATE_POLICY: Final = 0x19
 
+_ENCAP: Final = 4
 _TEMPLATE: Final = 5
 _AEAD: Final = 18
 _REPLAY_ESN: Final = 23
 
 _AF_INET: Final = 2
+_AF_INET6: Final = 10
 _UDP: Final = 17
 _ESP: Final = 50
 _TRANSPORT: Final = 0
@@ -59,6 +62,8 @@ _TEMPLATE_BODY: Final = struct.Struct("=16s4sB3xH2x16sIBBBxIII")
 """daddr spi proto, family saddr reqid mode share optional aalgos ealgos calgos."""
 _AEAD_HEAD: Final = struct.Struct("=64sII")
 _ESN_HEAD: Final = struct.Struct("=6I")
+_ESP_IN_UDP: Final = struct.pack("=H2s2s2x16x", 2, *2 * (struct.pack("!H", ESP_IN_UDP_PORT),))
+"""xfrm_encap_tmpl: UDP_ENCAP_ESPINUDP (RFC 3948), source and destination port, no original address."""
 _SA_INFO_BYTES: Final = 224
 _POLICY_INFO_BYTES: Final = 168
 
@@ -79,11 +84,15 @@ class SaUse:
 
 
 def _raw(address: str) -> bytes:
-    return IPv4Address(address).packed + bytes(12)
+    return ip_address(address).packed.ljust(16, b"\0")
 
 
-def _text(raw: bytes) -> str:
-    return str(IPv4Address(raw[:4]))
+def _family(address: str) -> int:
+    return _AF_INET if ip_address(address).version == 4 else _AF_INET6
+
+
+def _text(raw: bytes, family: int) -> str:
+    return str(ip_address(bytes(raw[:4] if family == _AF_INET else raw[:16])))
 
 
 def _big(port: int) -> int:
@@ -92,7 +101,7 @@ def _big(port: int) -> int:
 
 
 def _prefix(address: str) -> int:
-    return 0 if address == ANY else 32
+    return 0 if address in (ANY, ANY_V6) else ip_address(address).max_prefixlen
 
 
 def _selector(source: str, destination: str, port: int) -> bytes:
@@ -103,7 +112,7 @@ def _selector(source: str, destination: str, port: int) -> bytes:
         0xFFFF,
         0,
         0,
-        _AF_INET,
+        _family(destination),
         _prefix(destination),
         _prefix(source),
         _UDP,
@@ -128,18 +137,21 @@ def new_sa(sa: Sa) -> Message:
         + _raw(sa.source)
         + _limits(ESP_SOFT_LIMIT_PACKETS, ESP_SOFT_LIMIT_BYTES)
         + _CURRENT.pack(0, 0, 0, 0)
-        + _SA_TAIL.pack(0, 0, 0, 0, sa.reqid, _AF_INET, _TRANSPORT, 0, _FLAG_ESN)
+        + _SA_TAIL.pack(0, 0, 0, 0, sa.reqid, _family(sa.destination), _TRANSPORT, 0, _FLAG_ESN)
     )
     words = ESP_REPLAY_WINDOW_PACKETS // 32
     esn = _ESN_HEAD.pack(words, 0, 0, 0, 0, ESP_REPLAY_WINDOW_PACKETS) + bytes(4 * words)
     aead = _AEAD_HEAD.pack(_CIPHER, len(key) * 8, ESP_ICV_BITS) + key
-    return Message(NEW_SA, info + attribute(_AEAD, aead) + attribute(_REPLAY_ESN, esn), CREATE | EXCL)
+    parts = attribute(_AEAD, aead) + attribute(_REPLAY_ESN, esn)
+    if sa.encap:
+        parts += attribute(_ENCAP, _ESP_IN_UDP)
+    return Message(NEW_SA, info + parts, CREATE | EXCL)
 
 
 def delete_sa(sa: Sa) -> Message:
-    return Message(
-        DELETE_SA, struct.pack("=16s4sHBx", _raw(sa.destination), struct.pack("!I", sa.spi), _AF_INET, _ESP)
-    )
+    number = struct.pack("!I", sa.spi)
+    family = _family(sa.destination)
+    return Message(DELETE_SA, struct.pack("=16s4sHBx", _raw(sa.destination), number, family, _ESP))
 
 
 def put_policy(policy: Policy) -> Message:
@@ -160,7 +172,7 @@ def _template(policy: Policy) -> bytes:
         _raw(policy.destination),
         struct.pack("!I", policy.spi),
         _ESP,
-        _AF_INET,
+        _family(policy.destination),
         _raw(policy.source),
         policy.reqid,
         _TRANSPORT,
@@ -195,9 +207,9 @@ def _read_selector(body: memoryview) -> tuple[str, str, int] | None:
         body
     )
     port = _big(dport)
-    if (family, proto, dmask, smask, ifindex) != (_AF_INET, _UDP, 0xFFFF, 0, 0):
+    if family not in (_AF_INET, _AF_INET6) or (proto, dmask, smask, ifindex) != (_UDP, 0xFFFF, 0, 0):
         return None
-    source, destination = _text(from_), _text(to)
+    source, destination = _text(from_, family), _text(to, family)
     if (bits_to, bits_from) != (_prefix(destination), _prefix(source)):
         return None
     return (source, destination, port) if ENCRYPTED_PORT_FIRST <= port <= ENCRYPTED_PORT_LAST else None
@@ -210,17 +222,24 @@ def read_sa(body: memoryview) -> tuple[Sa, SaUse] | None:
     selector = _read_selector(body)
     destination, raw_spi, proto = _ID.unpack_from(body, 56)
     number = int.from_bytes(raw_spi, "big")
-    if selector is None or proto != _ESP or family != _AF_INET or not _own(reqid, number):
+    if selector is None or proto != _ESP or not _own(reqid, number):
         return None
+    to = _text(destination, family)
     found = attributes(body[_SA_INFO_BYTES:])
     regular = (mode, flags) == (_TRANSPORT, _FLAG_ESN) and _window(found) == ESP_REPLAY_WINDOW_PACKETS
-    print_ = _fingerprint(found) if regular and selector[1] == _text(destination) else ""
-    sa = Sa(_text(bytes(body[80:96])), _text(destination), number, reqid, selector[2], print_)
+    print_ = _fingerprint(found) if regular and selector[1] == to and _known_encap(found) else ""
+    source = _text(bytes(body[80:96]), family)
+    sa = Sa(source, to, number, reqid, selector[2], print_, encap=_ENCAP in found)
     return sa, SaUse(packets, octets, window, replayed, failed)
 
 
 def _own(reqid: int, number: int) -> bool:
     return 1 <= reqid <= MAX_NETWORKS and split_spi(number)[0] == reqid
+
+
+def _known_encap(found: dict[int, memoryview]) -> bool:
+    """Whether it has no encapsulation, or ours."""
+    return bytes(found.get(_ENCAP, _ESP_IN_UDP)[:6]) == _ESP_IN_UDP[:6]
 
 
 def _window(found: dict[int, memoryview]) -> int:
