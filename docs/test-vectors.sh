@@ -257,11 +257,13 @@ done
 # --- what a manager has on disk
 
 kek=$(sequence 0x60 32) data_key=$(sequence 0x80 32) nonce=$(sequence 0xc0 12)
-case_ 'data key file' "kek=$kek" "nonce=$nonce" "data_key=$data_key" \
-  "file=$nonce$(gcm_seal "$kek" "$nonce" "$data_key" "$(text 'swarmnet raft data key 1')")"
+keys=0a26080710091a20$data_key                                    # one key: {number 7, made at entry 9, secret}
+sealed=$nonce$(gcm_seal "$kek" "$nonce" "$keys" "$(text 'swarmnet raft data keys 2')")
+case_ 'data key file' "kek=$kek" "nonce=$nonce" "data_key=$data_key" number=7 made_at=9 \
+  "file=$(text 'swarmnet keys 2')0a$(little "0x$(crc32 "$sealed")" 4)$sealed"
 
 file_id=$(sequence 0xa0 16)
-header=$(text 'swarmnet raft 2')0a$file_id$(little 1 8)$(little 1 8)
+header=$(text 'swarmnet raft 3')0a$file_id$(little 1 8)$(little 1 8)$(little 7 8)
 segment=$header
 bodies=(08013200 0801180222090a07080210011a0101)   # {term 1, start {}}, {term 1, commit 2, an entry: a no-op}
 for place in 0 1; do
@@ -275,7 +277,7 @@ case_ 'journal segment' "data_key=$data_key" "file_id=$file_id" \
 
 snapshot=0a0508011a01011207080210011a0101                        # {previous {1, no-op}, last {2, term 1, no-op}}
 case_ 'snapshot file' "data_key=$data_key" "nonce=$nonce" "snapshot=$snapshot" \
-  "file=$nonce$(gcm_seal "$data_key" "$nonce" "$snapshot" "$(text 'swarmnet raft snapshot 1')")"
+  "file=$(little 7 8)$nonce$(gcm_seal "$data_key" "$nonce" "$snapshot" "$(text 'swarmnet raft snapshot 2')$(little 7 8)")"
 
 # --- a backup
 

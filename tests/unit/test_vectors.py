@@ -19,7 +19,7 @@ from swarmnet.core.gossip.seal import Kind, Sealer, scope_tag
 from swarmnet.core.secret import SecretBytes
 from swarmnet.manager.raft import frames
 from swarmnet.manager.raft.disk import RealDisk
-from swarmnet.manager.raft.seal import DataKey, load_data_key
+from swarmnet.manager.raft.seal import DataKey, DataKeys, load_data_keys
 from swarmnet.manager.raft.snapshot import SnapshotFile
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
@@ -109,18 +109,24 @@ def test_endpoint_signatures(v: dict[str, Any]) -> None:
     assert endpoints.verify(bytes.fromhex(v["public"]), endpoint, bytes.fromhex(v["signature"]))
 
 
+def data_keys(v: dict[str, Any]) -> DataKeys:
+    """Those of a manager that has but this one."""
+    return DataKeys([DataKey(secret(v, "data_key"), 7)], lambda _: None)
+
+
 @each("data key file")
 def test_the_file_of_a_data_key(v: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(bytes.fromhex(v["file"]))
-    found = load_data_key(RealDisk(), tmp_path / "key", secret(v, "kek"))
-    sealed = DataKey(secret(v, "data_key")).seal(b"anything", b"context")
-    assert found.open(sealed, b"context") == b"anything"
+    found = load_data_keys(RealDisk(), tmp_path / "key", secret(v, "kek"))
+    assert found.old == ()
+    assert (found.newest.secret, found.newest.number) == (secret(v, "data_key"), int(v["number"]))
+    assert found.newest.made_at == int(v["made_at"])
 
 
 @each("journal segment")
 def test_a_segment_of_a_journal(v: dict[str, Any], tmp_path: Path) -> None:
-    content = frames.read(tmp_path, bytes.fromhex(v["segment"]), DataKey(secret(v, "data_key")))
-    assert content.header == frames.Header(bytes.fromhex(v["file_id"]), 1, 1)
+    content = frames.read(tmp_path, bytes.fromhex(v["segment"]), data_keys(v))
+    assert content.header == frames.Header(bytes.fromhex(v["file_id"]), 1, 1, 7)
     assert [body.hex() for body in content.bodies] == [v["body_0"], v["body_1"]]
     assert raft.RaftJournalFrame.FromString(content.bodies[1]).records[0].entry.index == 2
 
@@ -128,7 +134,7 @@ def test_a_segment_of_a_journal(v: dict[str, Any], tmp_path: Path) -> None:
 @each("snapshot file")
 def test_the_file_of_a_snapshot(v: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "snapshot").write_bytes(bytes.fromhex(v["file"]))
-    found = SnapshotFile(RealDisk(), tmp_path / "snapshot", DataKey(secret(v, "data_key"))).read()
+    found = SnapshotFile(RealDisk(), tmp_path / "snapshot", data_keys(v)).read()
     assert found == raft.RaftSnapshot.FromString(bytes.fromhex(v["snapshot"]))
 
 
