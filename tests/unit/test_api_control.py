@@ -19,7 +19,6 @@ from swarmnet.core.errors import FailedPrecondition, InUse, InvalidArgument, Una
 from swarmnet.core.keys import GOSSIP_SCOPE
 from swarmnet.core.limits import RETIRE_GRACE_S
 from swarmnet.core.secret import SecretBytes
-from swarmnet.core.state import Transaction
 from swarmnet.manager.control.servicer import Control
 from swarmnet.manager.entitlement import entitled
 from swarmnet.manager.keymanager import terms_of
@@ -74,15 +73,9 @@ async def test_encryption_is_an_option(options: dict[str, str], encrypted: bool,
 
 
 @pytest.mark.parametrize(("options", "encrypted"), [({}, True), ({"encrypted": "false"}, False)])
-async def test_encryption_can_be_the_default(
-    options: dict[str, str], encrypted: bool, api: Control, swarm: Store
-) -> None:
-    def decide(transaction: Transaction) -> None:
-        cluster = transaction.edit(transaction.cluster())
-        cluster.encrypt_by_default = True
-        transaction.put(cluster)
-
-    await swarm.transact(decide)
+async def test_encryption_can_be_the_default(options: dict[str, str], encrypted: bool, api: Control) -> None:
+    answer = await api.UpdateCluster(control.UpdateClusterRequest(encrypt_by_default=True), NO_CONTEXT)
+    assert answer.cluster.encrypt_by_default
     await api.CreateNetwork(control.CreateNetworkRequest(name="new", options=options), NO_CONTEXT)
     assert (await api.GetNetwork(control.GetRequest(ref="new"), NO_CONTEXT)).encrypted is encrypted
 

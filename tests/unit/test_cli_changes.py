@@ -237,6 +237,17 @@ def test_swarm_update(host: Host) -> None:
     assert fake.requests["UpdateCluster"][0].key_rotation_period.seconds == 6 * 3600
 
 
+@pytest.mark.parametrize(
+    ("flag", "value"), [("--encrypt-by-default", True), ("--no-encrypt-by-default", False)]
+)
+def test_encryption_by_default_is_switched_on_and_off(host: Host, flag: str, value: bool) -> None:
+    fake = host.manager()
+    fake.answers["UpdateCluster"] = [control.GetClusterResponse()]
+    assert host.swarmnet("swarm", "update", flag).out == "Swarm updated.\n"
+    (request,) = fake.requests["UpdateCluster"]
+    assert request == control.UpdateClusterRequest(encrypt_by_default=value)
+
+
 def test_a_defect_is_told_without_a_traceback(host: Host) -> None:
     host.manager().answers["ListNetworks"] = [lambda _: 1 / 0]
     result = host.swarmnet("network", "ls")

@@ -28,6 +28,8 @@ _rotation_deadline = click.option("--key-rotation-deadline", callback=duration_o
                                   help="Fence nodes that are later. [default: 5m]")  # fmt: skip
 _cert_expiry = click.option("--cert-expiry", callback=duration_option, metavar="TIME",
                             help="How long certificates of nodes last. [default: 2160h]")  # fmt: skip
+_encrypt_by_default = click.option("--encrypt-by-default/--no-encrypt-by-default", default=None,
+                                   help="Encrypt new networks unless they are told not to.")  # fmt: skip
 _which = (
     click.option("--manager", "kind", flag_value="manager", help="This host's swarmnet-manager."),
     click.option("--worker", "kind", flag_value="worker", help="This host's swarmnet-worker."),
@@ -48,6 +50,7 @@ swarm.add_command(ca)
 @_rotation_period
 @_rotation_deadline
 @_cert_expiry
+@_encrypt_by_default
 @click.option("--default-addr-pool", "pools", multiple=True, metavar="CIDR",
               help="Where subnets of networks come from. [default: 10.0.0.0/8]")  # fmt: skip
 @click.option("--default-addr-pool-mask-length", "prefix", default="0", metavar="BITS",
@@ -60,6 +63,7 @@ def init(
     key_rotation_period: Duration | None,
     key_rotation_deadline: Duration | None,
     cert_expiry: Duration | None,
+    encrypt_by_default: bool | None,
     pools: tuple[str, ...],
     prefix: str,
     force_new_cluster: bool,
@@ -77,6 +81,7 @@ def init(
         key_rotation_period=key_rotation_period,
         key_rotation_deadline=key_rotation_deadline,
         certificate_lifetime=cert_expiry,
+        encrypt_by_default=encrypt_by_default,
         address_pools=pools,
         subnet_prefix_length=parse_count(prefix, "--default-addr-pool-mask-length"),
         force_new_cluster=force_new_cluster,
@@ -208,12 +213,14 @@ def leave(session: Session, force: bool, kind: Kind | None) -> None:
 @_rotation_period
 @_rotation_deadline
 @_cert_expiry
+@_encrypt_by_default
 @click.pass_obj
 def update(
     session: Session,
     key_rotation_period: Duration | None,
     key_rotation_deadline: Duration | None,
     cert_expiry: Duration | None,
+    encrypt_by_default: bool | None,
 ) -> None:
     """Change the settings of the swarm. Certificates last as long as set from their next renewal on.
 
@@ -225,6 +232,7 @@ def update(
         key_rotation_period=key_rotation_period,
         key_rotation_deadline=key_rotation_deadline,
         certificate_lifetime=cert_expiry,
+        encrypt_by_default=encrypt_by_default,
     )
     if not request.ListFields():
         raise InvalidArgument("nothing to update", hint="Give --key-rotation-period TIME, for example 6h.")

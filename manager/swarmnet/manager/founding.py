@@ -42,6 +42,7 @@ class Wishes:
     rotation_period: Duration
     rotation_deadline: Duration
     certificate_lifetime: Duration
+    encrypt_by_default: bool
     pools: tuple[str, ...]
     subnet_prefix_length: int
 
@@ -63,7 +64,7 @@ def checked(request: local_pb2.InitRequest) -> Wishes:
     length = request.subnet_prefix_length or SUBNET_PREFIX_LENGTH
     pools = tuple(request.address_pools) or (ADDRESS_POOL,)
     _check_pools(pools, length)
-    return Wishes(period, deadline, lifetime, pools, length)
+    return Wishes(period, deadline, lifetime, request.encrypt_by_default, pools, length)
 
 
 def _check_pools(pools: Sequence[str], length: int) -> None:
@@ -105,6 +106,7 @@ def found(
             retire_grace=duration(RETIRE_GRACE_S),
             rotation_deadline=wishes.rotation_deadline,
             certificate_lifetime=wishes.certificate_lifetime,
+            encrypt_by_default=wishes.encrypt_by_default,
         )
     )
     transaction.put(

@@ -75,6 +75,8 @@ _DURATIONS: Final[Mapping[str, DurationSetting]] = {
     "certificate_lifetime": CERTIFICATE_LIFETIME,
 }
 """By the field of UpdateClusterRequest."""
+_FLAGS: Final = ("encrypt_by_default",)
+"""Of the same name in both."""
 
 
 def check_update(request: control.UpdateClusterRequest) -> None:
@@ -91,3 +93,6 @@ def update(cluster: types.Cluster, request: control.UpdateClusterRequest) -> Non
     for name, setting in _DURATIONS.items():
         if request.HasField(name):  # type: ignore[arg-type]
             getattr(cluster, setting.field).CopyFrom(getattr(request, name))
+    for name in _FLAGS:
+        if request.HasField(name):  # type: ignore[arg-type]
+            setattr(cluster, name, getattr(request, name))

@@ -164,6 +164,9 @@ class UpdateClusterRequest(_message.Message):
     RETIRE_GRACE_FIELD_NUMBER: _builtins.int
     KEY_ROTATION_DEADLINE_FIELD_NUMBER: _builtins.int
     CERTIFICATE_LIFETIME_FIELD_NUMBER: _builtins.int
+    ENCRYPT_BY_DEFAULT_FIELD_NUMBER: _builtins.int
+    encrypt_by_default: _builtins.bool
+    """networks are encrypted unless they say encrypted=false"""
     @_builtins.property
     def key_rotation_period(self) -> _duration_pb2.Duration:
         """1 min to 30 days"""
@@ -187,12 +190,15 @@ class UpdateClusterRequest(_message.Message):
         retire_grace: _duration_pb2.Duration | None = ...,
         key_rotation_deadline: _duration_pb2.Duration | None = ...,
         certificate_lifetime: _duration_pb2.Duration | None = ...,
+        encrypt_by_default: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_lifetime", b"certificate_lifetime", "key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period", "retire_grace", b"retire_grace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_encrypt_by_default", b"_encrypt_by_default", "certificate_lifetime", b"certificate_lifetime", "encrypt_by_default", b"encrypt_by_default", "key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period", "retire_grace", b"retire_grace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_lifetime", b"certificate_lifetime", "key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period", "retire_grace", b"retire_grace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_encrypt_by_default", b"_encrypt_by_default", "certificate_lifetime", b"certificate_lifetime", "encrypt_by_default", b"encrypt_by_default", "key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period", "retire_grace", b"retire_grace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__encrypt_by_default: _TypeAlias = _typing.Literal["encrypt_by_default"]  # noqa: Y015
+    _WhichOneofArgType__encrypt_by_default: _TypeAlias = _typing.Literal["_encrypt_by_default", b"_encrypt_by_default"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__encrypt_by_default) -> _WhichOneofReturnType__encrypt_by_default | None: ...
 
 Global___UpdateClusterRequest: _TypeAlias = UpdateClusterRequest  # noqa: Y015
 

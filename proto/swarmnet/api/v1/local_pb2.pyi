@@ -123,6 +123,7 @@ class InitRequest(_message.Message):
     SUBNET_PREFIX_LENGTH_FIELD_NUMBER: _builtins.int
     FORCE_NEW_CLUSTER_FIELD_NUMBER: _builtins.int
     CERTIFICATE_LIFETIME_FIELD_NUMBER: _builtins.int
+    ENCRYPT_BY_DEFAULT_FIELD_NUMBER: _builtins.int
     KEY_ROTATION_DEADLINE_FIELD_NUMBER: _builtins.int
     subnet_prefix_length: _builtins.int
     force_new_cluster: _builtins.bool
@@ -130,6 +131,7 @@ class InitRequest(_message.Message):
     Entries of its journal that were not agreed on yet count from then on. FAILED_PRECONDITION while a manager leads.
     With it, nothing else may be given.
     """
+    encrypt_by_default: _builtins.bool
     @_builtins.property
     def key_rotation_period(self) -> _duration_pb2.Duration: ...
     @_builtins.property
@@ -146,13 +148,16 @@ class InitRequest(_message.Message):
         subnet_prefix_length: _builtins.int = ...,
         force_new_cluster: _builtins.bool = ...,
         certificate_lifetime: _duration_pb2.Duration | None = ...,
+        encrypt_by_default: _builtins.bool | None = ...,
         key_rotation_deadline: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_lifetime", b"certificate_lifetime", "key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_encrypt_by_default", b"_encrypt_by_default", "certificate_lifetime", b"certificate_lifetime", "encrypt_by_default", b"encrypt_by_default", "key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_pools", b"address_pools", "certificate_lifetime", b"certificate_lifetime", "force_new_cluster", b"force_new_cluster", "key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period", "subnet_prefix_length", b"subnet_prefix_length"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_encrypt_by_default", b"_encrypt_by_default", "address_pools", b"address_pools", "certificate_lifetime", b"certificate_lifetime", "encrypt_by_default", b"encrypt_by_default", "force_new_cluster", b"force_new_cluster", "key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period", "subnet_prefix_length", b"subnet_prefix_length"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__encrypt_by_default: _TypeAlias = _typing.Literal["encrypt_by_default"]  # noqa: Y015
+    _WhichOneofArgType__encrypt_by_default: _TypeAlias = _typing.Literal["_encrypt_by_default", b"_encrypt_by_default"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__encrypt_by_default) -> _WhichOneofReturnType__encrypt_by_default | None: ...
 
 Global___InitRequest: _TypeAlias = InitRequest  # noqa: Y015
 
