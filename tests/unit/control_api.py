@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -12,9 +12,10 @@ from google.protobuf.duration_pb2 import Duration
 from tests.unit.local_raft import LocalRaft, fill, network, node, service
 
 from swarmnet.api.v1 import control_pb2 as control
+from swarmnet.api.v1 import dispatcher_pb2 as dispatcher
 from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.manager.control.servicer import Control
-from swarmnet.manager.control.surroundings import Surroundings
+from swarmnet.manager.control.surroundings import Ask, Surroundings
 from swarmnet.manager.raft.member import Member
 from swarmnet.manager.raft.standing import Standing
 from swarmnet.manager.raft.storage import Sizes
@@ -111,8 +112,17 @@ def make_swarm() -> Store:
     return made
 
 
-def make_api(swarm: Store, managers: MadeUpManagers) -> Control:
-    return Control(Surroundings(HERE, "192.0.2.11:2378", swarm, managers, lambda scope: ("node-w1",)))
+async def nobody_answers(
+    node_ids: Collection[str], question: dispatcher.Question
+) -> dict[str, dispatcher.Answer]:
+    return dict.fromkeys(node_ids, dispatcher.Answer(error="not asked"))
+
+
+def make_api(swarm: Store, managers: MadeUpManagers, ask: Ask = nobody_answers) -> Control:
+    def waiting(scope: str) -> tuple[str, ...]:
+        return ("node-w1",)
+
+    return Control(Surroundings(HERE, "192.0.2.11:2378", swarm, managers, waiting, ask))
 
 
 def create_network(**fields: Any) -> Call:

@@ -28,6 +28,7 @@ class ObedientWorker:
         self.removed = ""
         self._obeys = obeys
         self._outgoing: asyncio.Queue[dispatcher.WorkerMessage | None] = asyncio.Queue()
+        self._questions: asyncio.Queue[dispatcher.Question] = asyncio.Queue()
         self._changed = asyncio.Condition()
         self._service = service
         fields: dict[str, object] = {
@@ -59,6 +60,11 @@ class ObedientWorker:
             await self._changed.wait_for(lambda: self.received and holds(self.latest))
         return self.latest
 
+    async def question(self) -> dispatcher.Question:
+        """The next one that is asked."""
+        async with asyncio.timeout(_PATIENCE_S):
+            return await self._questions.get()
+
     async def ended(self) -> None:
         """Wait for the session's end; raises what it was ended with."""
         async with asyncio.timeout(_PATIENCE_S):
@@ -69,6 +75,9 @@ class ObedientWorker:
         async for message in self._service.Session(self._messages(), None):
             if message.HasField("removed"):
                 self.removed = message.removed.reason
+                continue
+            if message.HasField("question"):
+                self._questions.put_nowait(message.question)
                 continue
             async with self._changed:
                 self.latest = message.assignment

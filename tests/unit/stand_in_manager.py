@@ -53,6 +53,9 @@ class Stream:
     def assign(self, assignment: dispatcher.Assignment) -> None:
         self.answers.put_nowait(dispatcher.ManagerMessage(assignment=assignment))
 
+    def ask(self, question: dispatcher.Question) -> None:
+        self.answers.put_nowait(dispatcher.ManagerMessage(question=question))
+
     def remove(self, reason: str) -> None:
         self.answers.put_nowait(dispatcher.ManagerMessage(removed=dispatcher.Removed(reason=reason)))
 

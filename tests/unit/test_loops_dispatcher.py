@@ -16,6 +16,8 @@ from swarmnet.core.errors import AlreadyExists, InvalidArgument, NotLeader, Swar
 from swarmnet.core.keys import GOSSIP_SCOPE
 from swarmnet.core.state import State, Transaction
 from swarmnet.core.timestamps import duration, stamp
+from swarmnet.manager import dispatcher as dispatcher_service
+from swarmnet.manager import dispatcher_inquiries
 from swarmnet.manager.dispatcher import _register
 from swarmnet.manager.dispatcher_assignment import Picture
 from swarmnet.manager.dispatcher_liveness import Liveness
@@ -75,7 +77,10 @@ async def test_a_report_moves_a_task_on_and_causes_no_new_assignment(bench: Benc
     assert len(worker.received) == told
 
 
-async def test_changes_close_together_are_one_assignment(bench: Bench) -> None:
+async def test_changes_close_together_are_one_assignment(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher_service, "_COALESCE_S", 1.0)  # a busy machine takes its time to make 20
     worker = bench.worker(1)
     await worker.until(lambda a: True)
     told = len(worker.received)
@@ -173,6 +178,34 @@ async def test_peers_know_whose_esp_goes_in_udp(bench: Bench) -> None:
     await bench.put(assigned("t1", "node-w1", "net-net"), assigned("t2", "node-w2", "net-net"))
     found = await mine.until(lambda a: any(p.data_path_udp for n in a.networks for p in n.peers))
     assert [peer.node_id for peer in found.networks[0].peers] == ["node-w2"]
+
+
+async def test_questions_reach_their_nodes_and_answers_whoever_asked(bench: Bench) -> None:
+    one, two = bench.worker(1), bench.worker(2)
+    for worker in (one, two):
+        await worker.until(lambda a: True)
+    asked = asyncio.create_task(
+        bench.service.inquiries.ask(["node-w1", "node-w2", "node-w3"], dispatcher.Question())
+    )
+    for worker, text in ((two, "second"), (one, "first")):
+        question = await worker.question()
+        worker.say(answer=dispatcher.Answer(id=question.id + 1000, error="to nobody"))
+        worker.say(answer=dispatcher.Answer(id=question.id, error=text))
+    found = await asked
+    assert {node: each.error for node, each in found.items()} == {
+        "node-w1": "first",
+        "node-w2": "second",
+        "node-w3": "it has no session with the managers",
+    }
+
+
+async def test_a_node_that_does_not_answer_is_not_waited_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher_inquiries, "QUESTION_TIMEOUT_S", 0.05)
+    await bench.worker(1).until(lambda a: True)
+    found = await bench.service.inquiries.ask(["node-w1"], dispatcher.Question())
+    assert found["node-w1"].error == "no answer within 8 s"
 
 
 def hello(**changed: object) -> dispatcher.WorkerMessage:

@@ -30,6 +30,8 @@ from swarmnet.core.errors import (
 from swarmnet.core.status import TRAILER, decode
 from swarmnet.worker.config import Config
 from swarmnet.worker.datapath.datapath import Capability
+from swarmnet.worker.datapath.probes import PeerProbes
+from swarmnet.worker.datapath.tunnels import NetworkTunnels
 from swarmnet.worker.local import NOT_A_MANAGER, make_server
 from swarmnet.worker.node import Worker
 
@@ -43,6 +45,17 @@ class QuietKernel(Kernel):
         if "start" not in self.calls:
             self.calls.append("start")
         return Capability(esp=False, reason="no ESP in this test")
+
+    firewall = "none"
+
+    async def counters(self) -> dict[str, int]:
+        return {}
+
+    async def tunnels(self) -> tuple[NetworkTunnels, ...]:
+        return ()
+
+    async def probe(self, network_id: str) -> list[PeerProbes]:
+        raise AssertionError(network_id)
 
     async def remove_all(self) -> None:
         self.calls.append("remove_all")

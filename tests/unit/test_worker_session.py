@@ -14,8 +14,10 @@ from tests.unit.stand_in_manager import StandIn, Stream, assignment, running
 
 from swarmnet.api.v1 import dispatcher_pb2 as dispatcher
 from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.api.v1.encryption_pb2 import ProbeQuestion
 from swarmnet.core.errors import NoLeader
 from swarmnet.core.key_chain import KeyOffer
+from swarmnet.core.limits import MAX_QUESTIONS
 from swarmnet.worker import session as session_module
 from swarmnet.worker.channel import node_channel
 from swarmnet.worker.identity import IdentityFiles
@@ -40,7 +42,11 @@ class Worker:
             lambda: dispatcher.Hello(hostname="w1"),
             self.got.put_nowait,
             random.Random(1),
+            answer=self.answer,
         )
+
+    async def answer(self, question: dispatcher.Question) -> dispatcher.Answer:
+        return dispatcher.Answer(id=question.id, error=f"asked for {question.probe.network_id}")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.Task[dispatcher.Removed | None]]:
@@ -95,6 +101,37 @@ async def test_keys_come_sealed_for_this_session_alone(manager: StandIn, tmp_pat
         with pytest.raises(ValueError, match="not sealed by the other end"):
             KeyOffer(b"m" * 32).managers_end(offer).open(sealed)
         assert "keys of assignment 0 cannot be opened" in worker.session.last_error
+
+
+async def test_what_the_manager_asks_is_answered(manager: StandIn, tmp_path: Path) -> None:
+    worker = Worker(tmp_path, manager)
+    async with worker.running():
+        stream = await manager.stream()
+        await stream.next("hello")
+        stream.assign(assignment(manager))
+        stream.ask(dispatcher.Question(id=7, probe=ProbeQuestion(network_id="net")))
+        assert await stream.next("answer") == dispatcher.Answer(id=7, error="asked for net")
+
+
+async def test_more_questions_than_a_node_takes_are_refused(manager: StandIn, tmp_path: Path) -> None:
+    worker = Worker(tmp_path, manager)
+    for_ever = asyncio.Event()
+
+    async def think(question: dispatcher.Question) -> dispatcher.Answer:
+        await for_ever.wait()
+        return dispatcher.Answer(id=question.id)
+
+    worker.session._inquiries._answer = think
+    async with worker.running():
+        stream = await manager.stream()
+        await stream.next("hello")
+        stream.assign(assignment(manager))
+        for number in range(MAX_QUESTIONS + 1):
+            stream.ask(dispatcher.Question(id=number))
+        refused = await stream.next("answer")
+        assert (refused.id, refused.error) == (MAX_QUESTIONS, "this node has questions enough to answer")
+        for_ever.set()
+        assert {(await stream.next("answer")).id for _ in range(MAX_QUESTIONS)} == set(range(MAX_QUESTIONS))
 
 
 async def test_a_worker_without_news_sends_heartbeats(manager: StandIn, tmp_path: Path) -> None:

@@ -78,6 +78,9 @@ MIN_TASK_MTU: Final = 576
 MIN_TASK_MTU_V6: Final = 1280
 """Of IPv6 links (RFC 8200, section 5)."""
 MAX_TASK_MTU: Final = 65_000
+MAX_QUESTIONS: Final = 8
+"""That a worker looks up at a time; also how many operators may ask of one worker."""
+QUESTION_TIMEOUT_S: Final = 8.0
 MAX_NAME_LENGTH: Final = 63
 MAX_REPLICAS: Final = 10_000
 TASK_HISTORY: Final = 5

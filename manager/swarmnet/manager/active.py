@@ -85,7 +85,12 @@ class ActiveManager:
     def _make_servicers(self) -> dict[str, object]:
         acks = self._dispatcher.acks
         surroundings = Surroundings(
-            self.node_id, self._settings.bootstrap_address, self.store, self.peers, acks.waiting_for
+            self.node_id,
+            self._settings.bootstrap_address,
+            self.store,
+            self.peers,
+            acks.waiting_for,
+            self._dispatcher.inquiries.ask,
         )
         issuer = Issuer(self.store, self.peers.addresses)
         return {

@@ -24,6 +24,7 @@ from swarmnet.core.state import Transaction
 from swarmnet.manager import dispatcher_assignment, dispatcher_liveness, dispatcher_status
 from swarmnet.manager.dispatcher_acks import Acknowledgements
 from swarmnet.manager.dispatcher_assignment import Picture
+from swarmnet.manager.dispatcher_inquiries import Inquiries
 from swarmnet.manager.dispatcher_liveness import Liveness
 from swarmnet.manager.dispatcher_session import WorkerSession
 from swarmnet.manager.dispatcher_status import Statuses
@@ -56,6 +57,7 @@ class DispatcherService(dispatcher_pb2_grpc.DispatcherServicer):
         self._managers = managers
         self._monotonic = monotonic
         self._sessions: dict[str, WorkerSession] = {}
+        self.inquiries = Inquiries(lambda: self._sessions)
         self._liveness = Liveness()
         self._statuses = Statuses(store.state)
         self._pusher = Pusher(store, self.push)
@@ -154,6 +156,8 @@ class DispatcherService(dispatcher_pb2_grpc.DispatcherServicer):
         elif kind == "capabilities":
             _check_size(message.capabilities)
             await self._store.transact(lambda t: _describe(t, node_id, message.capabilities))
+        elif kind == "answer":
+            self.inquiries.take(node_id, message.answer)
         elif kind == "leave":
             await self._store.transact(lambda t: _leave(t, node_id))
             return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import deque
 from collections.abc import AsyncGenerator
 
 from swarmnet.api.v1 import dispatcher_pb2 as dispatcher
@@ -25,6 +26,7 @@ class WorkerSession:
         except ValueError as error:
             raise InvalidArgument(f"bad key offer of {len(key_offer)} bytes: {error}") from None
         self._newest: dispatcher.Assignment | None = None
+        self._questions: deque[dispatcher.Question] = deque()
         self._unsent = False
         self._sequence = 0
         self._wake = asyncio.Event()
@@ -38,6 +40,11 @@ class WorkerSession:
             self._newest = assignment
             self._unsent = True
             self._wake.set()
+
+    def ask(self, question: dispatcher.Question) -> None:
+        """Send it, after what waits to be sent."""
+        self._questions.append(question)
+        self._wake.set()
 
     def remove(self, removed: dispatcher.Removed) -> None:
         """Tell the worker that it is no longer one of the cluster's, and end."""
@@ -60,6 +67,8 @@ class WorkerSession:
             if self._unsent and self._newest is not None:
                 self._unsent = False
                 yield self._numbered(self._newest)
+            while self._questions:
+                yield dispatcher.ManagerMessage(question=self._questions.popleft())
         if self._removed is not None:
             yield dispatcher.ManagerMessage(removed=self._removed)
         if self._error is not None:

@@ -12,6 +12,7 @@ import structlog
 
 from swarmnet.api.v1 import dispatcher_pb2 as dispatcher
 from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.worker import inquiries
 from swarmnet.worker.agent import Agent, Kernel, Rumours
 from swarmnet.worker.channel import node_channel
 from swarmnet.worker.config import Config
@@ -30,7 +31,7 @@ _REFUSALS: Final = ("dropped_", "refused_")
 """How the names of gossip's counters of these begin."""
 
 
-class Datapath(Kernel, Protocol):
+class Datapath(Kernel, inquiries.Kernel, Protocol):
     """The data path, opened and let go."""
 
     async def start(self) -> Capability: ...
@@ -82,7 +83,7 @@ class Membership:
         self._gossip = make_gossip(config, identity.node_id, lambda _: self._agent.wake())
         self.executor, self._images = make_executor(config, self._wake_agent)
         self._renewal = Renewal(identity, IdentityFiles(config.state_dir), managers, self._connect, rng)
-        self.session = Session(managers, self._connect, self._hello, self._assigned, rng)
+        self.session = Session(managers, self._connect, self._hello, self._assigned, rng, answer=self._answer)
         self._agent = Agent(
             config.data_path,
             datapath,
@@ -194,6 +195,9 @@ class Membership:
             manager=ready,
             manager_reason=why_not,
         )
+
+    async def _answer(self, question: dispatcher.Question) -> dispatcher.Answer:
+        return await inquiries.answer(question, self._datapath)
 
     def _assigned(self, assignment: dispatcher.Assignment) -> None:
         self._agent.assign(assignment)

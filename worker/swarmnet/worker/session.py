@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from typing import Any, Final, TypeAlias
 
 import grpc
 import grpc.aio
@@ -22,7 +22,7 @@ from swarmnet.api.v1 import dispatcher_pb2_grpc
 from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core.errors import Internal, SwarmnetError, Unavailable
 from swarmnet.core.key_chain import KeyChain, KeyOffer
-from swarmnet.core.limits import HEARTBEAT_PERIOD_S
+from swarmnet.core.limits import HEARTBEAT_PERIOD_S, MAX_QUESTIONS
 from swarmnet.worker.channel import error_of
 from swarmnet.worker.places import Managers
 
@@ -36,9 +36,12 @@ _SHORT_S: Final = 1.0
 """A stream that broke sooner counts as one that failed, so that nothing can make this a busy loop."""
 _LEAVE_TIMEOUT_S: Final = 3.0
 
+Answering: TypeAlias = Callable[[dispatcher.Question], Coroutine[Any, Any, dispatcher.Answer]]
+
 
 class Session:
-    """`connect` opens a channel to an address, `hello` describes this node as it is then."""
+    """`connect` opens a channel to an address, `hello` describes this node as it is then, `answer` looks up
+    what is asked of it."""
 
     def __init__(
         self,
@@ -47,6 +50,8 @@ class Session:
         hello: Callable[[], dispatcher.Hello],
         assigned: Callable[[dispatcher.Assignment], None],
         rng: random.Random,
+        *,
+        answer: Answering,
     ) -> None:
         self._managers = managers
         self._connect = connect
@@ -54,6 +59,7 @@ class Session:
         self._assigned = assigned
         self._rng = rng
         self._wake = asyncio.Event()
+        self._inquiries = _Inquiries(answer, self._wake.set)
         self._heartbeat_s = HEARTBEAT_PERIOD_S
         self._statuses: Mapping[str, dispatcher.TaskStatus] = {}
         self._keys: dispatcher.KeyReport | None = None
@@ -146,13 +152,17 @@ class Session:
                         limit.reschedule(None)
                         if message.HasField("removed"):
                             return message.removed
-                        self._take(place, opener.opened(message.assignment))
+                        if message.HasField("question"):
+                            self._inquiries.ask(message.question)
+                        else:
+                            self._take(place, opener.opened(message.assignment))
             except TimeoutError:
                 raise Unavailable(f"{place.address} gave no assignment in {ANSWER_TIMEOUT_S:g} s") from None
             except grpc.aio.AioRpcError as error:
                 raise error_of(error, place.address) from None
             finally:
                 call.cancel()
+                self._inquiries.forget()
         return None
 
     def _take(self, place: dispatcher.ManagerAddress, assignment: dispatcher.Assignment) -> None:
@@ -184,6 +194,8 @@ class Session:
             if self._capabilities is not None and self._capabilities != described:
                 described = self._capabilities
                 yield dispatcher.WorkerMessage(capabilities=described)
+            for answer in self._inquiries.answers():
+                yield dispatcher.WorkerMessage(answer=answer)
             try:
                 await asyncio.wait_for(self._wake.wait(), self._heartbeat_s)
             except TimeoutError:
@@ -194,6 +206,43 @@ class Session:
         if error.message != self.last_error:
             log.warning("no session", manager=address, error=error.message)
         self.last_error = error.message
+
+
+class _Inquiries:
+    """What the manager of one stream asked, while it is looked up, and the answers that are ready."""
+
+    def __init__(self, answer: Answering, wake: Callable[[], None]) -> None:
+        self._answer, self._wake = answer, wake
+        self._under_way: set[asyncio.Task[dispatcher.Answer]] = set()
+        self._ready: list[dispatcher.Answer] = []
+
+    def ask(self, question: dispatcher.Question) -> None:
+        if len(self._under_way) >= MAX_QUESTIONS:
+            self._ready.append(
+                dispatcher.Answer(id=question.id, error="this node has questions enough to answer")
+            )
+            self._wake()
+            return
+        job = asyncio.create_task(self._answer(question))
+        self._under_way.add(job)
+        job.add_done_callback(self._done)
+
+    def answers(self) -> list[dispatcher.Answer]:
+        """Those that are ready, once."""
+        ready, self._ready = self._ready, []
+        return ready
+
+    def forget(self) -> None:
+        """The stream is over: nobody waits for the answers any more."""
+        for job in self._under_way:
+            job.cancel()
+        self._ready.clear()
+
+    def _done(self, job: asyncio.Task[dispatcher.Answer]) -> None:
+        self._under_way.discard(job)
+        if not job.cancelled():
+            self._ready.append(job.result())
+            self._wake()
 
 
 class _Opener:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from swarmnet.manager.control.backup import BackupNoun
 from swarmnet.manager.control.configs import ConfigNoun
+from swarmnet.manager.control.encryption import EncryptionNoun
 from swarmnet.manager.control.keys import KeyNoun
 from swarmnet.manager.control.networks import NetworkNoun
 from swarmnet.manager.control.nodes import NodeNoun
@@ -23,6 +24,7 @@ class Control(
     ServiceNoun,
     TaskNoun,
     KeyNoun,
+    EncryptionNoun,
     RaftNoun,
     WatchNoun,
 ):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import grpc.aio
 
+from swarmnet.api.v1 import dispatcher_pb2 as dispatcher
 from swarmnet.core.ids import make_id
 from swarmnet.manager.raft.member import Member
 from swarmnet.manager.raft.standing import Standing
@@ -48,15 +49,22 @@ class Managers(Protocol):
     async def remove(self, node_id: str) -> None: ...
 
 
+Ask: TypeAlias = Callable[
+    [Collection[str], dispatcher.Question], Coroutine[Any, Any, Mapping[str, dispatcher.Answer]]
+]
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """`node_id` and `bootstrap_address` are this manager's; `waiting_for`: who still owes a scope's step."""
+    """`node_id` and `bootstrap_address` are this manager's; `waiting_for`: who still owes a scope's step;
+    `ask` gives an answer of each node, or why it has none."""
 
     node_id: str
     bootstrap_address: str
     store: Store
     managers: Managers
     waiting_for: Callable[[str], tuple[str, ...]]
+    ask: Ask
 
 
 B = TypeVar("B", bound=Callable[..., object])

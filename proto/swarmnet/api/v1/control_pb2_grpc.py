@@ -175,6 +175,16 @@ class ControlStub:
                 request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.RotateKeysRequest.SerializeToString,
                 response_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.RotateKeysResponse.FromString,
                 _registered_method=True)
+        self.GetEncryption = channel.unary_unary(
+                '/swarmnet.api.v1.Control/GetEncryption',
+                request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.GetEncryptionRequest.SerializeToString,
+                response_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.GetEncryptionResponse.FromString,
+                _registered_method=True)
+        self.VerifyEncryption = channel.unary_unary(
+                '/swarmnet.api.v1.Control/VerifyEncryption',
+                request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.VerifyEncryptionRequest.SerializeToString,
+                response_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.VerifyEncryptionResponse.FromString,
+                _registered_method=True)
         self.GetRaftStatus = channel.unary_unary(
                 '/swarmnet.api.v1.Control/GetRaftStatus',
                 request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.GetRaftStatusRequest.SerializeToString,
@@ -389,6 +399,22 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetEncryption(self, request, context):
+        """What the kernels of the nodes really do, asked of each just now. A node that does not answer in time is in the
+        answer, with the reason. FAILED_PRECONDITION for a network that is not encrypted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyEncryption(self, request, context):
+        """Has all nodes of an encrypted network send probes to each other, and watch SAs and underlay meanwhile; takes
+        some seconds. FAILED_PRECONDITION for a network that is not encrypted, or is on no two nodes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetRaftStatus(self, request, context):
         """How Raft stands, as the manager that is asked sees it: it answers by itself, also while nobody leads. How far
         each manager has the log only the leader knows: the manager asked asks it, and leaves it out if it gets no answer.
@@ -558,6 +584,16 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.RotateKeys,
                     request_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.RotateKeysRequest.FromString,
                     response_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.RotateKeysResponse.SerializeToString,
+            ),
+            'GetEncryption': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetEncryption,
+                    request_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.GetEncryptionRequest.FromString,
+                    response_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.GetEncryptionResponse.SerializeToString,
+            ),
+            'VerifyEncryption': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyEncryption,
+                    request_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.VerifyEncryptionRequest.FromString,
+                    response_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.VerifyEncryptionResponse.SerializeToString,
             ),
             'GetRaftStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRaftStatus,
@@ -1314,6 +1350,60 @@ class Control:
             '/swarmnet.api.v1.Control/RotateKeys',
             swarmnet_dot_api_dot_v1_dot_control__pb2.RotateKeysRequest.SerializeToString,
             swarmnet_dot_api_dot_v1_dot_control__pb2.RotateKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetEncryption(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarmnet.api.v1.Control/GetEncryption',
+            swarmnet_dot_api_dot_v1_dot_control__pb2.GetEncryptionRequest.SerializeToString,
+            swarmnet_dot_api_dot_v1_dot_control__pb2.GetEncryptionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyEncryption(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarmnet.api.v1.Control/VerifyEncryption',
+            swarmnet_dot_api_dot_v1_dot_control__pb2.VerifyEncryptionRequest.SerializeToString,
+            swarmnet_dot_api_dot_v1_dot_control__pb2.VerifyEncryptionResponse.FromString,
             options,
             channel_credentials,
             insecure,

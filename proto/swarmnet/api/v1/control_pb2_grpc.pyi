@@ -93,6 +93,14 @@ class ControlStub:
     """Starts a rotation of one network's keys, of gossip ("gossip"), or of every scope (empty); ListKeys and
     Watch tell how it goes. Asked while one is in progress, another one follows it.
     """
+    GetEncryption: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetEncryptionRequest, _control_pb2.GetEncryptionResponse]
+    """What the kernels of the nodes really do, asked of each just now. A node that does not answer in time is in the
+    answer, with the reason. FAILED_PRECONDITION for a network that is not encrypted.
+    """
+    VerifyEncryption: _grpc.UnaryUnaryMultiCallable[_control_pb2.VerifyEncryptionRequest, _control_pb2.VerifyEncryptionResponse]
+    """Has all nodes of an encrypted network send probes to each other, and watch SAs and underlay meanwhile; takes
+    some seconds. FAILED_PRECONDITION for a network that is not encrypted, or is on no two nodes.
+    """
     GetRaftStatus: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetRaftStatusRequest, _control_pb2.RaftStatus]
     """How Raft stands, as the manager that is asked sees it: it answers by itself, also while nobody leads. How far
     each manager has the log only the leader knows: the manager asked asks it, and leaves it out if it gets no answer.
@@ -172,6 +180,14 @@ class ControlAsyncStub(ControlStub):
     RotateKeys: _aio.UnaryUnaryMultiCallable[_control_pb2.RotateKeysRequest, _control_pb2.RotateKeysResponse]  # type: ignore[assignment]
     """Starts a rotation of one network's keys, of gossip ("gossip"), or of every scope (empty); ListKeys and
     Watch tell how it goes. Asked while one is in progress, another one follows it.
+    """
+    GetEncryption: _aio.UnaryUnaryMultiCallable[_control_pb2.GetEncryptionRequest, _control_pb2.GetEncryptionResponse]  # type: ignore[assignment]
+    """What the kernels of the nodes really do, asked of each just now. A node that does not answer in time is in the
+    answer, with the reason. FAILED_PRECONDITION for a network that is not encrypted.
+    """
+    VerifyEncryption: _aio.UnaryUnaryMultiCallable[_control_pb2.VerifyEncryptionRequest, _control_pb2.VerifyEncryptionResponse]  # type: ignore[assignment]
+    """Has all nodes of an encrypted network send probes to each other, and watch SAs and underlay meanwhile; takes
+    some seconds. FAILED_PRECONDITION for a network that is not encrypted, or is on no two nodes.
     """
     GetRaftStatus: _aio.UnaryUnaryMultiCallable[_control_pb2.GetRaftStatusRequest, _control_pb2.RaftStatus]  # type: ignore[assignment]
     """How Raft stands, as the manager that is asked sees it: it answers by itself, also while nobody leads. How far
@@ -411,6 +427,26 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_control_pb2.RotateKeysResponse, _abc.Awaitable[_control_pb2.RotateKeysResponse]]:
         """Starts a rotation of one network's keys, of gossip ("gossip"), or of every scope (empty); ListKeys and
         Watch tell how it goes. Asked while one is in progress, another one follows it.
+        """
+
+    @_abc_1.abstractmethod
+    def GetEncryption(
+        self,
+        request: _control_pb2.GetEncryptionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.GetEncryptionResponse, _abc.Awaitable[_control_pb2.GetEncryptionResponse]]:
+        """What the kernels of the nodes really do, asked of each just now. A node that does not answer in time is in the
+        answer, with the reason. FAILED_PRECONDITION for a network that is not encrypted.
+        """
+
+    @_abc_1.abstractmethod
+    def VerifyEncryption(
+        self,
+        request: _control_pb2.VerifyEncryptionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.VerifyEncryptionResponse, _abc.Awaitable[_control_pb2.VerifyEncryptionResponse]]:
+        """Has all nodes of an encrypted network send probes to each other, and watch SAs and underlay meanwhile; takes
+        some seconds. FAILED_PRECONDITION for a network that is not encrypted, or is on no two nodes.
         """
 
     @_abc_1.abstractmethod

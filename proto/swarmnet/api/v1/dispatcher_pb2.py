@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from swarmnet.api.v1 import encryption_pb2 as swarmnet_dot_api_dot_v1_dot_encryption__pb2
 from swarmnet.api.v1 import options_pb2 as swarmnet_dot_api_dot_v1_dot_options__pb2
 from swarmnet.api.v1 import types_pb2 as swarmnet_dot_api_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n swarmnet/api/v1/dispatcher.proto\x12\x0fswarmnet.api.v1\x1a\x1dswarmnet/api/v1/options.proto\x1a\x1bswarmnet/api/v1/types.proto\"\xb2\x02\n\rWorkerMessage\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x16.swarmnet.api.v1.HelloH\x00\x12/\n\theartbeat\x18\x02 \x01(\x0b\x32\x1a.swarmnet.api.v1.HeartbeatH\x00\x12,\n\x05tasks\x18\x03 \x01(\x0b\x32\x1b.swarmnet.api.v1.TaskReportH\x00\x12*\n\x04keys\x18\x04 \x01(\x0b\x32\x1a.swarmnet.api.v1.KeyReportH\x00\x12\'\n\x05leave\x18\x05 \x01(\x0b\x32\x16.swarmnet.api.v1.LeaveH\x00\x12\x39\n\x0c\x63\x61pabilities\x18\x06 \x01(\x0b\x32!.swarmnet.api.v1.NodeCapabilitiesH\x00\x42\t\n\x07message\"\xaf\x01\n\x05Hello\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x16\n\x0egossip_address\x18\x02 \x01(\t\x12\x19\n\x11\x64\x61ta_path_address\x18\x03 \x01(\t\x12\x37\n\x0c\x63\x61pabilities\x18\x04 \x01(\x0b\x32!.swarmnet.api.v1.NodeCapabilities\x12\x15\n\rdata_path_udp\x18\x05 \x01(\x08\x12\x11\n\tkey_offer\x18\x32 \x01(\x0c\"\x0b\n\tHeartbeat\"\x07\n\x05Leave\"l\n\nTaskStatus\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.swarmnet.api.v1.TaskState\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x11\n\texit_code\x18\x04 \x01(\x05\";\n\nTaskReport\x12-\n\x08statuses\x18\x01 \x03(\x0b\x32\x1b.swarmnet.api.v1.TaskStatus\"9\n\tKeyReport\x12,\n\x06scopes\x18\x01 \x03(\x0b\x32\x1c.swarmnet.api.v1.ScopeReport\"b\n\x0bScopeReport\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x11\n\tinstalled\x18\x02 \x03(\x04\x12\x0f\n\x07sending\x18\x03 \x01(\x04\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x11\n\texhausted\x18\x05 \x01(\x08\"{\n\x0eManagerMessage\x12\x31\n\nassignment\x18\x01 \x01(\x0b\x32\x1b.swarmnet.api.v1.AssignmentH\x00\x12+\n\x07removed\x18\x02 \x01(\x0b\x32\x18.swarmnet.api.v1.RemovedH\x00\x42\t\n\x07message\"+\n\x07Removed\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x10\n\x08promoted\x18\x02 \x01(\x08\"\xcd\x03\n\nAssignment\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x12\n\nnode_index\x18\x03 \x01(\r\x12\x1b\n\x13\x65ndpoint_public_key\x18\x04 \x01(\x0c\x12\x31\n\x0cgossip_peers\x18\x05 \x03(\x0b\x32\x1b.swarmnet.api.v1.GossipPeer\x12\x31\n\x08managers\x18\x06 \x03(\x0b\x32\x1f.swarmnet.api.v1.ManagerAddress\x12,\n\x05tasks\x18\x07 \x03(\x0b\x32\x1d.swarmnet.api.v1.AssignedTask\x12\x32\n\x08networks\x18\x08 \x03(\x0b\x32 .swarmnet.api.v1.AssignedNetwork\x12(\n\x04keys\x18\t \x03(\x0b\x32\x1a.swarmnet.api.v1.ScopeKeys\x12\x1b\n\x13heartbeat_period_ms\x18\n \x01(\r\x12\x11\n\tkey_offer\x18\x32 \x01(\x0c\x12\x13\n\x0bsealed_keys\x18\x33 \x01(\x0c\x12\x16\n\x0e\x62\x65\x63ome_manager\x18\x0b \x01(\x08\x12\x1c\n\x14root_certificate_pem\x18\x14 \x01(\t\".\n\nGossipPeer\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"2\n\x0eManagerAddress\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"I\n\x0c\x41ssignedTask\x12#\n\x04task\x18\x01 \x01(\x0b\x32\x15.swarmnet.api.v1.Task\x12\x14\n\x0cservice_name\x18\x02 \x01(\t\"i\n\x0f\x41ssignedNetwork\x12)\n\x07network\x18\x01 \x01(\x0b\x32\x18.swarmnet.api.v1.Network\x12+\n\x05peers\x18\x02 \x03(\x0b\x32\x1c.swarmnet.api.v1.NetworkPeer\"d\n\x0bNetworkPeer\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\nnode_index\x18\x02 \x01(\r\x12\x19\n\x11\x64\x61ta_path_address\x18\x03 \x01(\t\x12\x15\n\rdata_path_udp\x18\x04 \x01(\x08\"2\n\x04Keys\x12*\n\x06scopes\x18\x01 \x03(\x0b\x32\x1a.swarmnet.api.v1.ScopeKeys\"E\n\tScopeKeys\x12\r\n\x05scope\x18\x01 \x01(\t\x12)\n\x06\x65pochs\x18\x02 \x03(\x0b\x32\x19.swarmnet.api.v1.EpochKey\"Y\n\x08\x45pochKey\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12(\n\x04role\x18\x02 \x01(\x0e\x32\x1a.swarmnet.api.v1.EpochRole\x12\x13\n\x06secret\x18\x03 \x01(\x0c\x42\x03\x80\x01\x01\x32\x64\n\nDispatcher\x12V\n\x07Session\x12\x1e.swarmnet.api.v1.WorkerMessage\x1a\x1f.swarmnet.api.v1.ManagerMessage\"\x06\xca\xc9\x19\x02\x10\x01(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n swarmnet/api/v1/dispatcher.proto\x12\x0fswarmnet.api.v1\x1a swarmnet/api/v1/encryption.proto\x1a\x1dswarmnet/api/v1/options.proto\x1a\x1bswarmnet/api/v1/types.proto\"\xdd\x02\n\rWorkerMessage\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x16.swarmnet.api.v1.HelloH\x00\x12/\n\theartbeat\x18\x02 \x01(\x0b\x32\x1a.swarmnet.api.v1.HeartbeatH\x00\x12,\n\x05tasks\x18\x03 \x01(\x0b\x32\x1b.swarmnet.api.v1.TaskReportH\x00\x12*\n\x04keys\x18\x04 \x01(\x0b\x32\x1a.swarmnet.api.v1.KeyReportH\x00\x12\'\n\x05leave\x18\x05 \x01(\x0b\x32\x16.swarmnet.api.v1.LeaveH\x00\x12\x39\n\x0c\x63\x61pabilities\x18\x06 \x01(\x0b\x32!.swarmnet.api.v1.NodeCapabilitiesH\x00\x12)\n\x06\x61nswer\x18\x07 \x01(\x0b\x32\x17.swarmnet.api.v1.AnswerH\x00\x42\t\n\x07message\"\xaf\x01\n\x05Hello\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x16\n\x0egossip_address\x18\x02 \x01(\t\x12\x19\n\x11\x64\x61ta_path_address\x18\x03 \x01(\t\x12\x37\n\x0c\x63\x61pabilities\x18\x04 \x01(\x0b\x32!.swarmnet.api.v1.NodeCapabilities\x12\x15\n\rdata_path_udp\x18\x05 \x01(\x08\x12\x11\n\tkey_offer\x18\x32 \x01(\x0c\"\x0b\n\tHeartbeat\"\x07\n\x05Leave\"l\n\nTaskStatus\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.swarmnet.api.v1.TaskState\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x11\n\texit_code\x18\x04 \x01(\x05\";\n\nTaskReport\x12-\n\x08statuses\x18\x01 \x03(\x0b\x32\x1b.swarmnet.api.v1.TaskStatus\"9\n\tKeyReport\x12,\n\x06scopes\x18\x01 \x03(\x0b\x32\x1c.swarmnet.api.v1.ScopeReport\"b\n\x0bScopeReport\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x11\n\tinstalled\x18\x02 \x03(\x04\x12\x0f\n\x07sending\x18\x03 \x01(\x04\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x11\n\texhausted\x18\x05 \x01(\x08\"\xaa\x01\n\x0eManagerMessage\x12\x31\n\nassignment\x18\x01 \x01(\x0b\x32\x1b.swarmnet.api.v1.AssignmentH\x00\x12+\n\x07removed\x18\x02 \x01(\x0b\x32\x18.swarmnet.api.v1.RemovedH\x00\x12-\n\x08question\x18\x03 \x01(\x0b\x32\x19.swarmnet.api.v1.QuestionH\x00\x42\t\n\x07message\"\x8e\x01\n\x08Question\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x39\n\nencryption\x18\x02 \x01(\x0b\x32#.swarmnet.api.v1.EncryptionQuestionH\x00\x12/\n\x05probe\x18\x03 \x01(\x0b\x32\x1e.swarmnet.api.v1.ProbeQuestionH\x00\x42\n\n\x08question\"\x85\x01\n\x06\x41nswer\x12\n\n\x02id\x18\x01 \x01(\x04\x12\r\n\x05\x65rror\x18\x02 \x01(\t\x12\x33\n\nencryption\x18\x03 \x01(\x0b\x32\x1f.swarmnet.api.v1.NodeEncryption\x12+\n\x06probes\x18\x04 \x01(\x0b\x32\x1b.swarmnet.api.v1.NodeProbes\"+\n\x07Removed\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x10\n\x08promoted\x18\x02 \x01(\x08\"\xcd\x03\n\nAssignment\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x12\n\nnode_index\x18\x03 \x01(\r\x12\x1b\n\x13\x65ndpoint_public_key\x18\x04 \x01(\x0c\x12\x31\n\x0cgossip_peers\x18\x05 \x03(\x0b\x32\x1b.swarmnet.api.v1.GossipPeer\x12\x31\n\x08managers\x18\x06 \x03(\x0b\x32\x1f.swarmnet.api.v1.ManagerAddress\x12,\n\x05tasks\x18\x07 \x03(\x0b\x32\x1d.swarmnet.api.v1.AssignedTask\x12\x32\n\x08networks\x18\x08 \x03(\x0b\x32 .swarmnet.api.v1.AssignedNetwork\x12(\n\x04keys\x18\t \x03(\x0b\x32\x1a.swarmnet.api.v1.ScopeKeys\x12\x1b\n\x13heartbeat_period_ms\x18\n \x01(\r\x12\x11\n\tkey_offer\x18\x32 \x01(\x0c\x12\x13\n\x0bsealed_keys\x18\x33 \x01(\x0c\x12\x16\n\x0e\x62\x65\x63ome_manager\x18\x0b \x01(\x08\x12\x1c\n\x14root_certificate_pem\x18\x14 \x01(\t\".\n\nGossipPeer\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"2\n\x0eManagerAddress\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"I\n\x0c\x41ssignedTask\x12#\n\x04task\x18\x01 \x01(\x0b\x32\x15.swarmnet.api.v1.Task\x12\x14\n\x0cservice_name\x18\x02 \x01(\t\"i\n\x0f\x41ssignedNetwork\x12)\n\x07network\x18\x01 \x01(\x0b\x32\x18.swarmnet.api.v1.Network\x12+\n\x05peers\x18\x02 \x03(\x0b\x32\x1c.swarmnet.api.v1.NetworkPeer\"d\n\x0bNetworkPeer\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\nnode_index\x18\x02 \x01(\r\x12\x19\n\x11\x64\x61ta_path_address\x18\x03 \x01(\t\x12\x15\n\rdata_path_udp\x18\x04 \x01(\x08\"2\n\x04Keys\x12*\n\x06scopes\x18\x01 \x03(\x0b\x32\x1a.swarmnet.api.v1.ScopeKeys\"E\n\tScopeKeys\x12\r\n\x05scope\x18\x01 \x01(\t\x12)\n\x06\x65pochs\x18\x02 \x03(\x0b\x32\x19.swarmnet.api.v1.EpochKey\"Y\n\x08\x45pochKey\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12(\n\x04role\x18\x02 \x01(\x0e\x32\x1a.swarmnet.api.v1.EpochRole\x12\x13\n\x06secret\x18\x03 \x01(\x0c\x42\x03\x80\x01\x01\x32\x64\n\nDispatcher\x12V\n\x07Session\x12\x1e.swarmnet.api.v1.WorkerMessage\x1a\x1f.swarmnet.api.v1.ManagerMessage\"\x06\xca\xc9\x19\x02\x10\x01(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,44 +38,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EPOCHKEY'].fields_by_name['secret']._serialized_options = b'\200\001\001'
   _globals['_DISPATCHER'].methods_by_name['Session']._loaded_options = None
   _globals['_DISPATCHER'].methods_by_name['Session']._serialized_options = b'\312\311\031\002\020\001'
-  _globals['_WORKERMESSAGE']._serialized_start=114
-  _globals['_WORKERMESSAGE']._serialized_end=420
-  _globals['_HELLO']._serialized_start=423
-  _globals['_HELLO']._serialized_end=598
-  _globals['_HEARTBEAT']._serialized_start=600
-  _globals['_HEARTBEAT']._serialized_end=611
-  _globals['_LEAVE']._serialized_start=613
-  _globals['_LEAVE']._serialized_end=620
-  _globals['_TASKSTATUS']._serialized_start=622
-  _globals['_TASKSTATUS']._serialized_end=730
-  _globals['_TASKREPORT']._serialized_start=732
-  _globals['_TASKREPORT']._serialized_end=791
-  _globals['_KEYREPORT']._serialized_start=793
-  _globals['_KEYREPORT']._serialized_end=850
-  _globals['_SCOPEREPORT']._serialized_start=852
-  _globals['_SCOPEREPORT']._serialized_end=950
-  _globals['_MANAGERMESSAGE']._serialized_start=952
-  _globals['_MANAGERMESSAGE']._serialized_end=1075
-  _globals['_REMOVED']._serialized_start=1077
-  _globals['_REMOVED']._serialized_end=1120
-  _globals['_ASSIGNMENT']._serialized_start=1123
-  _globals['_ASSIGNMENT']._serialized_end=1584
-  _globals['_GOSSIPPEER']._serialized_start=1586
-  _globals['_GOSSIPPEER']._serialized_end=1632
-  _globals['_MANAGERADDRESS']._serialized_start=1634
-  _globals['_MANAGERADDRESS']._serialized_end=1684
-  _globals['_ASSIGNEDTASK']._serialized_start=1686
-  _globals['_ASSIGNEDTASK']._serialized_end=1759
-  _globals['_ASSIGNEDNETWORK']._serialized_start=1761
-  _globals['_ASSIGNEDNETWORK']._serialized_end=1866
-  _globals['_NETWORKPEER']._serialized_start=1868
-  _globals['_NETWORKPEER']._serialized_end=1968
-  _globals['_KEYS']._serialized_start=1970
-  _globals['_KEYS']._serialized_end=2020
-  _globals['_SCOPEKEYS']._serialized_start=2022
-  _globals['_SCOPEKEYS']._serialized_end=2091
-  _globals['_EPOCHKEY']._serialized_start=2093
-  _globals['_EPOCHKEY']._serialized_end=2182
-  _globals['_DISPATCHER']._serialized_start=2184
-  _globals['_DISPATCHER']._serialized_end=2284
+  _globals['_WORKERMESSAGE']._serialized_start=148
+  _globals['_WORKERMESSAGE']._serialized_end=497
+  _globals['_HELLO']._serialized_start=500
+  _globals['_HELLO']._serialized_end=675
+  _globals['_HEARTBEAT']._serialized_start=677
+  _globals['_HEARTBEAT']._serialized_end=688
+  _globals['_LEAVE']._serialized_start=690
+  _globals['_LEAVE']._serialized_end=697
+  _globals['_TASKSTATUS']._serialized_start=699
+  _globals['_TASKSTATUS']._serialized_end=807
+  _globals['_TASKREPORT']._serialized_start=809
+  _globals['_TASKREPORT']._serialized_end=868
+  _globals['_KEYREPORT']._serialized_start=870
+  _globals['_KEYREPORT']._serialized_end=927
+  _globals['_SCOPEREPORT']._serialized_start=929
+  _globals['_SCOPEREPORT']._serialized_end=1027
+  _globals['_MANAGERMESSAGE']._serialized_start=1030
+  _globals['_MANAGERMESSAGE']._serialized_end=1200
+  _globals['_QUESTION']._serialized_start=1203
+  _globals['_QUESTION']._serialized_end=1345
+  _globals['_ANSWER']._serialized_start=1348
+  _globals['_ANSWER']._serialized_end=1481
+  _globals['_REMOVED']._serialized_start=1483
+  _globals['_REMOVED']._serialized_end=1526
+  _globals['_ASSIGNMENT']._serialized_start=1529
+  _globals['_ASSIGNMENT']._serialized_end=1990
+  _globals['_GOSSIPPEER']._serialized_start=1992
+  _globals['_GOSSIPPEER']._serialized_end=2038
+  _globals['_MANAGERADDRESS']._serialized_start=2040
+  _globals['_MANAGERADDRESS']._serialized_end=2090
+  _globals['_ASSIGNEDTASK']._serialized_start=2092
+  _globals['_ASSIGNEDTASK']._serialized_end=2165
+  _globals['_ASSIGNEDNETWORK']._serialized_start=2167
+  _globals['_ASSIGNEDNETWORK']._serialized_end=2272
+  _globals['_NETWORKPEER']._serialized_start=2274
+  _globals['_NETWORKPEER']._serialized_end=2374
+  _globals['_KEYS']._serialized_start=2376
+  _globals['_KEYS']._serialized_end=2426
+  _globals['_SCOPEKEYS']._serialized_start=2428
+  _globals['_SCOPEKEYS']._serialized_end=2497
+  _globals['_EPOCHKEY']._serialized_start=2499
+  _globals['_EPOCHKEY']._serialized_end=2588
+  _globals['_DISPATCHER']._serialized_start=2590
+  _globals['_DISPATCHER']._serialized_end=2690
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from swarmnet.api.v1 import encryption_pb2 as _encryption_pb2
 from swarmnet.api.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
@@ -29,6 +30,7 @@ class WorkerMessage(_message.Message):
     KEYS_FIELD_NUMBER: _builtins.int
     LEAVE_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -43,6 +45,8 @@ class WorkerMessage(_message.Message):
     def capabilities(self) -> _types_pb2.NodeCapabilities:
         """they are others now than in the Hello"""
 
+    @_builtins.property
+    def answer(self) -> Global___Answer: ...
     def __init__(
         self,
         *,
@@ -52,12 +56,13 @@ class WorkerMessage(_message.Message):
         keys: Global___KeyReport | None = ...,
         leave: Global___Leave | None = ...,
         capabilities: _types_pb2.NodeCapabilities | None = ...,
+        answer: Global___Answer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "heartbeat", b"heartbeat", "hello", b"hello", "keys", b"keys", "leave", b"leave", "message", b"message", "tasks", b"tasks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "capabilities", b"capabilities", "heartbeat", b"heartbeat", "hello", b"hello", "keys", b"keys", "leave", b"leave", "message", b"message", "tasks", b"tasks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "heartbeat", b"heartbeat", "hello", b"hello", "keys", b"keys", "leave", b"leave", "message", b"message", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "capabilities", b"capabilities", "heartbeat", b"heartbeat", "hello", b"hello", "keys", b"keys", "leave", b"leave", "message", b"message", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "heartbeat", "tasks", "keys", "leave", "capabilities"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "heartbeat", "tasks", "keys", "leave", "capabilities", "answer"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -246,27 +251,94 @@ class ManagerMessage(_message.Message):
 
     ASSIGNMENT_FIELD_NUMBER: _builtins.int
     REMOVED_FIELD_NUMBER: _builtins.int
+    QUESTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def assignment(self) -> Global___Assignment: ...
     @_builtins.property
     def removed(self) -> Global___Removed:
         """this node is no longer of the cluster: stop everything, forget keys"""
 
+    @_builtins.property
+    def question(self) -> Global___Question:
+        """an operator wants to know; it changes nothing"""
+
     def __init__(
         self,
         *,
         assignment: Global___Assignment | None = ...,
         removed: Global___Removed | None = ...,
+        question: Global___Question | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "message", b"message", "removed", b"removed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "message", b"message", "question", b"question", "removed", b"removed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "message", b"message", "removed", b"removed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "message", b"message", "question", b"question", "removed", b"removed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["assignment", "removed"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["assignment", "removed", "question"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___ManagerMessage: _TypeAlias = ManagerMessage  # noqa: Y015
+
+@_typing.final
+class Question(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ENCRYPTION_FIELD_NUMBER: _builtins.int
+    PROBE_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """for the answer"""
+    @_builtins.property
+    def encryption(self) -> _encryption_pb2.EncryptionQuestion: ...
+    @_builtins.property
+    def probe(self) -> _encryption_pb2.ProbeQuestion: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        encryption: _encryption_pb2.EncryptionQuestion | None = ...,
+        probe: _encryption_pb2.ProbeQuestion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["encryption", b"encryption", "probe", b"probe", "question", b"question"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encryption", b"encryption", "id", b"id", "probe", b"probe", "question", b"question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_question: _TypeAlias = _typing.Literal["encryption", "probe"]  # noqa: Y015
+    _WhichOneofArgType_question: _TypeAlias = _typing.Literal["question", b"question"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_question) -> _WhichOneofReturnType_question | None: ...
+
+Global___Question: _TypeAlias = Question  # noqa: Y015
+
+@_typing.final
+class Answer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    ENCRYPTION_FIELD_NUMBER: _builtins.int
+    PROBES_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    error: _builtins.str
+    """why there is none"""
+    @_builtins.property
+    def encryption(self) -> _encryption_pb2.NodeEncryption: ...
+    @_builtins.property
+    def probes(self) -> _encryption_pb2.NodeProbes: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        error: _builtins.str = ...,
+        encryption: _encryption_pb2.NodeEncryption | None = ...,
+        probes: _encryption_pb2.NodeProbes | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["encryption", b"encryption", "probes", b"probes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encryption", b"encryption", "error", b"error", "id", b"id", "probes", b"probes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Answer: _TypeAlias = Answer  # noqa: Y015
 
 @_typing.final
 class Removed(_message.Message):

@@ -19,6 +19,7 @@ import structlog
 
 from swarmnet.core.datapath.desired import (
     Desired,
+    DesiredNetwork,
     DesiredTask,
     needs_encap,
     network_name,
@@ -39,7 +40,9 @@ from swarmnet.worker.datapath.links import Links
 from swarmnet.worker.datapath.namespaces import Namespaces
 from swarmnet.worker.datapath.netlink import NETLINK_ROUTE, Netlink
 from swarmnet.worker.datapath.probe import open_xfrm, probe_esp
+from swarmnet.worker.datapath.probes import PeerProbes, exchange, peer_probes
 from swarmnet.worker.datapath.report import NetworkReport, Report, report
+from swarmnet.worker.datapath.tunnels import NetworkTunnels, network_tunnels
 
 log = structlog.get_logger()
 
@@ -102,6 +105,36 @@ class Datapath:
     async def counters(self) -> dict[str, int]:
         """The kernel's own counts of what it encrypted, decrypted and refused, by name."""
         return await self._run(lambda: counters(self._ipsec.sas()))
+
+    async def tunnels(self) -> tuple[NetworkTunnels, ...]:
+        """What the SAs of each encrypted network did; nothing before the first wish."""
+        return await self._run(self._tunnels)
+
+    async def probe(self, network_id: str) -> list[PeerProbes]:
+        """Send probes to each peer on the network and watch the underlay, for some seconds.
+
+        FailedPrecondition unless it is an encrypted network of this node.
+        """
+        desired, network = self._encrypted(network_id)
+        interface = await self._run(self._links.underlay_link, desired.address)
+        before = await self._run(self._ipsec.sas)
+        seen = await asyncio.to_thread(exchange, network, desired.address, interface)
+        after = await self._run(self._ipsec.sas)
+        return peer_probes(desired, network, seen, before, after)
+
+    @property
+    def firewall(self) -> str:
+        """The one that has the second guard; empty if none has."""
+        return self._guard.name if self._guard is not None else ""
+
+    def _encrypted(self, network_id: str) -> tuple[Desired, DesiredNetwork]:
+        for network in self._desired.networks if self._desired is not None else ():
+            if network.id == network_id and network.encrypted:
+                assert self._desired is not None
+                return self._desired, network
+        raise FailedPrecondition(
+            f"{network_id} is not an encrypted network on this node", hint="It may have just gone: try again."
+        )
 
     async def remove_all(self) -> None:
         """Take away everything of ours, keys and ledger too. FailedPrecondition names what would not go."""
@@ -244,6 +277,11 @@ class Datapath:
                 if sa and (self._ledger.reused(sa) or (sa.id in uses and uses[sa.id].exhausted)):
                     found.add(network.id)
         return frozenset(found)
+
+    def _tunnels(self) -> tuple[NetworkTunnels, ...]:
+        if self._desired is None:
+            return ()
+        return network_tunnels(self._desired, self._known(), self._ipsec.sas())
 
     def _remove_all(self) -> dict[str, str]:
         self._desired = None

@@ -8,6 +8,7 @@ No port learns a MAC: every MAC has a static entry, at vx0 with the node behind 
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -51,6 +52,14 @@ class Links:
                 links = rt.list_links(self._underlay).values()
                 return next((link.mtu for link in links if link.index == each.index), None)
         return None
+
+    def underlay_link(self, address: str) -> str:
+        """The name of the link that has the address. NetlinkError if none has it."""
+        for each in rt.list_addresses(self._underlay):
+            if each.address.partition("/")[0] == address:
+                links = rt.list_links(self._underlay).values()
+                return next(link.name for link in links if link.index == each.index)
+        raise NetlinkError(errno.EADDRNOTAVAIL, f"no interface has the data-path address {address}")
 
     # Networks
 
@@ -127,7 +136,7 @@ class Links:
     def _index(self, name: str, link: str) -> int:
         found = rt.list_links(self._namespaces.netlink(name)).get(link)
         if found is None:
-            raise NetlinkError(19, f"{name} has no {link}")
+            raise NetlinkError(errno.ENODEV, f"{name} has no {link}")
         return found.index
 
     # Tasks

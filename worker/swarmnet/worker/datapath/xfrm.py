@@ -70,13 +70,14 @@ _POLICY_INFO_BYTES: Final = 168
 
 @dataclass(frozen=True, slots=True)
 class SaUse:
-    """What an SA has done so far: counts of packets, but for `octets`."""
+    """What an SA has done so far: counts of packets, but for `octets`; made at `added_at`, Unix time."""
 
     packets: int
     octets: int
     replay_window: int
     replayed: int
     integrity_failed: int
+    added_at: int = 0
 
     @property
     def exhausted(self) -> bool:
@@ -217,7 +218,7 @@ def _read_selector(body: memoryview) -> tuple[str, str, int] | None:
 
 def read_sa(body: memoryview) -> tuple[Sa, SaUse] | None:
     """One SA of a dump; None if it is not ours. Its key is turned into a fingerprint at once."""
-    octets, packets, _, _ = _CURRENT.unpack_from(body, 160)
+    octets, packets, added_at, _ = _CURRENT.unpack_from(body, 160)
     window, replayed, failed, _, reqid, family, mode, _, flags = _SA_TAIL.unpack_from(body, 192)
     selector = _read_selector(body)
     destination, raw_spi, proto = _ID.unpack_from(body, 56)
@@ -230,7 +231,7 @@ def read_sa(body: memoryview) -> tuple[Sa, SaUse] | None:
     print_ = _fingerprint(found) if regular and selector[1] == to and _known_encap(found) else ""
     source = _text(bytes(body[80:96]), family)
     sa = Sa(source, to, number, reqid, selector[2], print_, encap=_ENCAP in found)
-    return sa, SaUse(packets, octets, window, replayed, failed)
+    return sa, SaUse(packets, octets, window, replayed, failed, added_at)
 
 
 def _own(reqid: int, number: int) -> bool:
