@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+from pysyncobj import SyncObj
 from tests.sim.raft_runner import quietly
 from tests.sim.raft_sim import run
 
-from swarmnet.manager.raft import engine, library
+from swarmnet.manager.raft import entries, library, outbox
 from swarmnet.manager.raft.acquaintances import Acquaintances
 from swarmnet.manager.raft.disk import File
 from swarmnet.manager.raft.engine import Engine
@@ -50,7 +51,7 @@ def cut_what_matches(patch: pytest.MonkeyPatch) -> None:
 
 
 def promise_before_the_disk_has_it(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(engine, "is_promise", lambda _message: False)
+    patch.setattr(outbox, "is_promise", lambda _message: False)
 
 
 def forget_to_sync(patch: pytest.MonkeyPatch) -> None:
@@ -75,7 +76,13 @@ def begin_two_changes(patch: pytest.MonkeyPatch) -> None:
 
 def make_changes_again(patch: pytest.MonkeyPatch) -> None:
     """When they are applied, as the library does."""
-    patch.delattr(library._Library, "_SyncObj__doApplyCommand")
+    apply = library._Library._SyncObj__doApplyCommand
+    again = SyncObj._SyncObj__doApplyCommand
+
+    def applied(node: library._Library, command: bytes) -> None:
+        (again if command[0] == entries.MEMBERSHIP else apply)(node, command)
+
+    patch.setattr(library._Library, "_SyncObj__doApplyCommand", applied)
 
 
 def follow_members_only(patch: pytest.MonkeyPatch) -> None:
@@ -86,10 +93,10 @@ PROTECTIONS: list[tuple[Patch, range]] = [
     (cut_what_matches, range(40)),
     (promise_before_the_disk_has_it, range(60, 100)),
     (forget_to_sync, range(40)),
-    (read_without_asking, range(100, 140)),
+    (read_without_asking, range(60, 100)),
     (begin_two_changes, range(400, 430)),
     (make_changes_again, range(100, 200)),
-    (follow_members_only, range(200, 240)),
+    (follow_members_only, range(280, 300)),
 ]
 
 

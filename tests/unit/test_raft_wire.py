@@ -48,6 +48,9 @@ class Heard:
     def received(self, node_id: str, term: int, message: Message) -> None:
         self._tell("probe", node_id, message["number"])
 
+    def paused(self) -> None:
+        pass
+
     def connected(self, node_id: str) -> None:
         self._tell("connected", node_id)
 

@@ -32,6 +32,8 @@ class Acquaintances:
 
     def beside(self, members: Mapping[str, Member], now: float) -> dict[str, Member]:
         """Whom to listen to beside the members."""
+        if not self._met:
+            return {}
         self._met = {node_id: met for node_id, met in self._met.items() if now < met[1]}
         return {node_id: each for node_id, (each, _) in self._met.items() if node_id not in members}
 

@@ -133,7 +133,8 @@ def _encode_append(message: Message, append: raft.RaftAppend) -> None:
     append.commit_index = message["commit_index"]
     append.previous_index = message["prevLogIdx"]
     append.previous_term = message["prevLogTerm"]
-    append.entries.extend(entries.to_proto(each) for each in message["entries"])
+    for each in message["entries"]:
+        entries.fill(append.entries.add(), each)
 
 
 def _decode_append(append: raft.RaftAppend, term: int) -> Message:

@@ -30,6 +30,9 @@ class Handler(Protocol):
     def frame(self, connection: Connection, raw: bytes) -> None:
         """A whole message. ValueError ends the connection."""
 
+    def paused(self, connection: Connection) -> None:
+        """What came in at once was all given on."""
+
     def closed(self, connection: Connection, why: str) -> None:
         """Told once, after `opened`."""
 
@@ -59,7 +62,10 @@ class Connection(asyncio.Protocol):
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def write(self, message: Proto) -> None:
-        raw = message.SerializeToString()
+        self.write_raw(message.SerializeToString())
+
+    def write_raw(self, raw: bytes) -> None:
+        """A message that is encoded already."""
         assert self._transport is not None
         self._transport.write(_LENGTH.pack(len(raw)) + raw)
 
@@ -89,6 +95,7 @@ class Connection(asyncio.Protocol):
         self._received += data
         try:
             self._take_frames(self._handler.frame)
+            self._handler.paused(self)
         except ValueError as error:
             self.abort(str(error))
 

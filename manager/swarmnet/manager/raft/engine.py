@@ -1,10 +1,10 @@
 """Raft on its thread: takes what peers and the event loop send, ticks the library, hands back results.
 
-Each step, in this order: what was posted; a tick, which counts replies, commits, applies and takes in new
-commands; if there is something new, a second tick that sends it; then messages leave, promises among them
-only after the journal is on disk; then results go to the event loop; then the journal is synced, at the
-latest. A follower's reply to new entries is only looked at in a later step, so the leader never counts itself
-before its own disk has them. Without other members there is no reply to wait for: sync before each tick.
+Each step, in this order: what was posted, commands and messages; answers to those messages leave, promises
+among them only after the journal is on disk; commands are appended; a tick commits, applies, and sends
+followers what is new; then results go to the event loop; then the journal is synced, at the latest. A
+follower's reply to new entries is only looked at in a later step, so the leader never counts itself before
+its own disk has them. Without other members there is no reply to wait for: sync before each tick.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -27,27 +27,25 @@ from swarmnet.manager.raft.compaction import LOG_BYTES, Compaction, in_a_thread
 from swarmnet.manager.raft.election import Election, LogEnd, Uniform
 from swarmnet.manager.raft.entries import CHANGE_BYTES, Change, change_of
 from swarmnet.manager.raft.erasure import Erasure
-from swarmnet.manager.raft.guard import Guard, Message, acknowledgement, is_promise
+from swarmnet.manager.raft.guard import Guard, Message, acknowledgement
 from swarmnet.manager.raft.handover import Handover
 from swarmnet.manager.raft.library import Callback, Consensus, Tuning
 from swarmnet.manager.raft.measures import Measures
 from swarmnet.manager.raft.member import Member
 from swarmnet.manager.raft.news import News
+from swarmnet.manager.raft.outbox import Outbox
 from swarmnet.manager.raft.outlet import Outlet, Results
 from swarmnet.manager.raft.reads import Reader, Reads
+from swarmnet.manager.raft.report import Report
 from swarmnet.manager.raft.room import Room
 from swarmnet.manager.raft.standing import Standing, standing_of
 from swarmnet.manager.raft.storage import Storage
-from swarmnet.manager.raft.thread import Pacer, RaftThread
+from swarmnet.manager.raft.thread import Pacer, RaftThread, Unpaced
 
 log = structlog.get_logger()
 
 _TICK_S: Final = 0.05
 _PROBE_AGAIN_S: Final = 0.05
-
-
-def _nobody() -> None:
-    """Nothing paces the engine: somebody steps it."""
 
 
 class Engine:
@@ -70,17 +68,14 @@ class Engine:
         self._clock = clock
         self._journal = storage.journal
         self._posted: deque[Callable[[], None]] = deque()
-        self._wake: Callable[[], None] = _nobody
-        self._nudge: Callable[[], None] = _nobody
+        self._pacer: Pacer | Unpaced = Unpaced()
         self._stopping = False
-        self._rest: Callable[[], None] = _nobody
         self._damage: Exception | None = None
-        self._outbox: list[tuple[str, raft.RaftMessage, bool]] = []
+        self._outbox = Outbox(outlet, self._sync)
+        self._passed_over = 0
         self._results = Results(self._to_loop, self._not_taken)
         self._result = self._results.add
         self._news = News()
-        self._elected_term: int | None = None
-        self._viewed: tuple[str | None, Mapping[str, Member], Mapping[str, Member]] = (None, {}, {})
         self._acquaintances = Acquaintances()
         self._election = Election(tuning.election_min_s, tuning.election_max_s, uniform, self._clock())
         self._handed_over = False
@@ -98,7 +93,7 @@ class Engine:
             applied_index=lambda: self._raft.applied_index,
             is_full=self._room.is_full,
             broken=self.broken,
-            wake=partial(self.post, _nobody),
+            wake=lambda: self.post(lambda: None),
             clock=clock,
             run_aside=run_aside,
         )
@@ -108,33 +103,44 @@ class Engine:
             me.node_id, peers, host=self, journal=self._journal, snapshots=self._snapshots, tuning=tuning
         )
         self._guard = Guard(self._journal, self._raft)
+        self._changes = Report(
+            me, self._raft, self._journal, self._acquaintances, outlet=outlet, result=self._result
+        )
 
     # Any thread
 
     def post(self, act: Callable[[], None]) -> None:
         """Have `act` called on the engine's thread, in order."""
         self._posted.append(act)
-        self._wake()
+        self._pacer.wake()
 
     # The engine's thread
 
     def run_on(self, thread: RaftThread) -> None:
         """Take part from now on."""
-        pacer = Pacer(thread, self._step_or_fail)
-        self._wake, self._nudge, self._rest = pacer.wake, pacer.nudge, pacer.stop
+        self._pacer = Pacer(thread, self._step_or_fail)
         if not self._raft.peers:
             self._raft.campaign()
-        pacer.nudge()
+        self._pacer.nudge()
 
     def handle(self, act: Callable[[], None]) -> None:
         """The same as `post`, from the thread itself."""
         self._posted.append(act)
-        self._nudge()
+        self._pacer.nudge()
+
+    def take(self, node_id: str, term: int, message: Message) -> None:
+        """A message of a peer that was in `term`, for the step that `act` makes."""
+        self._posted.append(partial(self.received, node_id, term, message))
+
+    def act(self) -> None:
+        """Make a step, on the thread itself, if there is something new."""
+        if self._posted:
+            self._pacer.run()
 
     def finish(self) -> None:
         """Take part no more; what was written is on disk, or `failed_with` tells."""
         self._stopping = True
-        self._rest()
+        self._pacer.stop()
         try:
             self._sync()
         except OSError as error:
@@ -148,12 +154,14 @@ class Engine:
         if not is_member and not self._acquaintances.may_say(node_id, message["type"], self._clock()):
             return
         if message["type"] == codec.PRE_VOTE_REQUEST:
-            self.send(node_id, {"type": codec.INTRODUCTION, "members": list(self._members().values())})
+            self.send(
+                node_id, {"type": codec.INTRODUCTION, "members": list(self._changes.members().values())}
+            )
         match message["type"]:
             case codec.PROBE:
                 self.send(node_id, {**message, "type": codec.PROBE_REPLY})
             case codec.PROBE_REPLY:
-                self._reads.replied(node_id, term, message["number"])
+                self._passed_over += not self._reads.replied(node_id, term, message["number"])
             case codec.STALE:
                 self._raft.observe(term)
             case codec.INTRODUCTION:
@@ -193,7 +201,7 @@ class Engine:
         refusal = self._refusal() or self._change_refusal() or self._room_refusal(CHANGE_BYTES)
         if refusal is None:
             self._raft.change(change, lambda error: self._result(partial(committed, error)))
-            self._tick()
+            self._raft.take_commands()
             here = change.member.node_id in self._raft.peers
             if here is change.remove:
                 refusal = NotLeader("this manager has only just been elected", hint="Try again in a moment.")
@@ -230,8 +238,7 @@ class Engine:
             self._election.rest(self._clock())
         elif message["type"] == "next_node_idx":
             message = {**message, "full": self._journal.full or self._snapshots.lacks_room()}
-        encoded = codec.encode(self._guard.outgoing(message), self._raft.term)
-        self._outbox.append((node_id, encoded, is_promise(message)))
+        self._outbox.add(node_id, self._guard.outgoing(message), self._raft.term)
         return True
 
     def broken(self, error: Exception) -> None:
@@ -261,30 +268,42 @@ class Engine:
         return min(_TICK_S, max(0.0, due_at - self._clock()))
 
     def _step(self) -> None:
-        for _ in range(len(self._posted)):
-            self._posted.popleft()()
+        if not self._take_posted():
+            return
+        self._transmit()
         self._stand_for_election()
         self._tick()
         self._handed_over = False
-        if self._raft.leads and self._news.is_due(self._journal, self._raft, self._clock()):
-            self._raft.append_soon()
-            self._tick()
-            self._news.told(self._journal, self._raft)
-        if self._damage is not None:
-            raise self._damage
         if self._erasure.step(self._raft.applied_index) or self._journal.size_bytes > LOG_BYTES:
             self._raft.compact()
         self._hand_over()
         self._serve_reads()
         self._transmit()
-        self._report()
+        self._changes.tell(self._clock(), self.measures)
+        self._results.flush()
         self._sync()
         self._journal.release()
 
+    def _take_posted(self) -> bool:
+        """Whether the step has to go on: there was something new, or nothing, and it is time."""
+        taken, self._passed_over = len(self._posted), 0
+        for _ in range(taken):
+            self._posted.popleft()()
+        return taken == 0 or self._passed_over < taken
+
     def _tick(self) -> None:
-        if not self._raft.peers:
+        raft_, journal = self._raft, self._journal
+        raft_.take_commands()
+        if not raft_.peers:
             self._sync()
-        self._raft.tick()
+        tells = raft_.leads and self._news.is_due(journal, self._clock())
+        if tells:
+            raft_.append_soon()
+        raft_.tick()
+        if tells:
+            self._news.told(journal, raft_)
+        elif raft_.leads:
+            self._news.look(raft_, self._clock())
 
     def _stand_for_election(self) -> None:
         now, term, peers = self._clock(), self._raft.term, self._raft.peers
@@ -340,6 +359,7 @@ class Engine:
             self._handover.asked(now)
 
     def _consider(self, node_id: str, term: int, message: Message) -> None:
+        counted = False
         match message["type"]:
             case "request_vote" if not message["handed_over"] and self._is_loyal():
                 return
@@ -349,6 +369,7 @@ class Engine:
                 self._election.heard(self._clock())
             case "next_node_idx":
                 self._room.heard(node_id, self._clock(), full=message["full"])
+                counted = True
             case "timeout_now" if node_id == self._raft.leader_id:
                 self._handed_over = True
                 self.measures.elections += 1
@@ -357,6 +378,12 @@ class Engine:
             self._raft.receive(node_id, verdict.message)
         if verdict.acknowledge is not None and self._raft.term == term:
             self.send(node_id, acknowledgement(verdict.acknowledge))
+        if counted and not self._is_awaited():
+            self._passed_over += 1
+
+    def _is_awaited(self) -> bool:
+        """Whether a follower's reply, now counted, lets something happen that cannot wait."""
+        return self._raft.can_commit() or self._handover.goes_on(self._clock())
 
     def _installed(self, snapshot: raft.RaftSnapshot) -> None:
         self._guard.snapshot_installed(snapshot.last.index)
@@ -383,6 +410,8 @@ class Engine:
         return None
 
     def _serve_reads(self) -> None:
+        if self._reads.idle:
+            return
         raft_ = self._raft
         if raft_.leads and self._journal.term_at(raft_.commit_index) == raft_.term:
             number = self._reads.start(raft_.term, raft_.commit_index)
@@ -402,44 +431,10 @@ class Engine:
             self._probe_again_at = self._clock() + _PROBE_AGAIN_S
 
     def _transmit(self) -> None:
-        """Send what is in the outbox, in order, with the journal on disk before the first promise."""
-        ready: list[tuple[str, raft.RaftMessage]] = []
-        for node_id, message, promise in self._outbox:
-            if promise and self._journal.dirty:
-                self._send_off(ready)
-                ready = []
-                self._sync()
-            ready.append((node_id, message))
-        self._outbox.clear()
-        self._send_off(ready)
-
-    def _send_off(self, messages: list[tuple[str, raft.RaftMessage]]) -> None:
-        if messages:
-            self._outlet.transmit(messages)
-
-    def _report(self) -> None:
-        """Tell the loop what happened in this step, in the order in which it did."""
-        leads = self._raft.leads
-        if self._elected_term is not None and not (leads and self._elected_term == self._raft.term):
-            self._elected_term = None
-            self._result(partial(self._outlet.elected, False))
-        if leads and self._elected_term is None and self._caught_up():
-            self._elected_term = self._raft.term
-            self._result(partial(self._outlet.elected, True))
-        members = self._members()
-        view = (self._raft.leader_id, members, self._acquaintances.beside(members, self._clock()))
-        if view != self._viewed:
-            self.measures.leader_changes += view[0] not in {None, self._viewed[0]}
-            self._viewed = view
-            self._result(partial(self._outlet.view, *view))
-        self._results.flush()
-
-    def _members(self) -> dict[str, Member]:
-        return {self._me.node_id: self._me, **self._raft.peers}
-
-    def _caught_up(self) -> bool:
-        committed = self._raft.commit_index
-        return self._journal.term_at(committed) == self._raft.term and self._raft.applied_index >= committed
+        """Send what is to be sent, if nothing that happened in this step forbids every promise."""
+        if self._damage is not None:
+            raise self._damage
+        self._outbox.flush()
 
     def _to_loop(self, act: Callable[[], None]) -> None:
         if not self._loop.is_closed():

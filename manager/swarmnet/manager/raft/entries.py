@@ -67,6 +67,11 @@ def decode_payload(payload: bytes) -> bytes | Change:
     return Change(message.remove, member_of(message.member))
 
 
+def command_of(entry: bytes) -> bytes:
+    """The command of such an entry's bytes."""
+    return entry[2:]
+
+
 def change_of(entry: Entry) -> Change | None:
     """The membership change that an entry makes, if it is one."""
     if entry.command[0] != MEMBERSHIP:
@@ -80,12 +85,14 @@ def check_entry(entry: Entry) -> Entry:
     command, index, _ = entry
     if index < FIRST_INDEX or not command or len(command) > MAX_COMMAND_BYTES + 2:
         raise ValueError(f"entry {index} of {len(command)} bytes")
-    if command[0] in (COMMAND, MEMBERSHIP):
+    kind = command[0]
+    if kind in (COMMAND, MEMBERSHIP):
         if command[1:2] != command[:1]:
             raise ValueError(f"entry {index} says two kinds")
-        decode_payload(command[1:])
+        if kind == MEMBERSHIP:
+            decode_payload(command[1:])
     elif command != bytes([NO_OP]):
-        raise ValueError(f"entry {index} of unknown kind {command[0]}")
+        raise ValueError(f"entry {index} of unknown kind {kind}")
     return entry
 
 
@@ -96,7 +103,14 @@ def without_command(entry: Entry) -> Entry:
 
 
 def to_proto(entry: Entry) -> raft.RaftEntry:
-    return raft.RaftEntry(command=entry[0], index=entry[1], term=entry[2])
+    made = raft.RaftEntry()
+    fill(made, entry)
+    return made
+
+
+def fill(message: raft.RaftEntry, entry: Entry) -> None:
+    """Put `entry` into an empty message: inside a larger one this saves a copy."""
+    message.command, message.index, message.term = entry
 
 
 def from_proto(message: raft.RaftEntry) -> Entry:

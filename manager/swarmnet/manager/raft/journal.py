@@ -47,7 +47,7 @@ class Journal:
         self._folder = folder
         self._segments = segments
         self._frame_bytes = layout.frame_bytes // 2
-        self._pending: list[raft.RaftJournalRecord] = []
+        self._pending: list[Entry | raft.RaftJournalRecord] = []
         self._unsynced_bytes = 0
         self._claimed_bytes = 0
         self._dirty = False
@@ -190,7 +190,7 @@ class Journal:
         self._add(entry)
         self._claimed_bytes = max(0, self._claimed_bytes - size)
         self._unsynced_bytes += size
-        self._record(raft.RaftJournalRecord(entry=entries.to_proto(entry)))
+        self._record(entry)
 
     def truncate(self, index: int) -> None:
         """Drop `index` and all after it."""
@@ -251,7 +251,7 @@ class Journal:
     def close(self) -> None:
         self._segments.close()
 
-    def _record(self, record: raft.RaftJournalRecord) -> None:
+    def _record(self, record: Entry | raft.RaftJournalRecord) -> None:
         self._pending.append(record)
         self._dirty = True
 
@@ -275,8 +275,12 @@ class Journal:
             if size > self._frame_bytes:
                 yield frame
                 frame, size = self._frame(), 0
-            frame.records.append(record)
-            size += len(record.entry.command) + _RECORD_OVERHEAD_BYTES
+            if isinstance(record, Entry):
+                entries.fill(frame.records.add().entry, record)
+                size += len(record.command)
+            else:
+                frame.records.append(record)
+            size += _RECORD_OVERHEAD_BYTES
         yield frame
 
     def _frame(self) -> raft.RaftJournalFrame:

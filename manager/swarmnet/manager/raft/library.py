@@ -1,21 +1,23 @@
 """pysyncobj 0.3.17, held by its hooks: the only module that knows the library's names.
 
 Three of its module globals are replaced (there is no setting for them): what makes the journal, what makes
-the serializer, and `pickle`. One private attribute is written: the time of the next append, to send new
-entries at once instead of at the next period; one is read: how far each follower has the log. A test compares
-the library's source with the one that this was written for.
+the serializer, and `pickle`. Two private attributes are written: the poller, for it has no sockets, and the
+time of the next append, to send new entries at once instead of at the next period; two are read: how far each
+follower has the log, and who the others are. Commands go into its queue, out of it before a tick, and to the
+state machine without its layer of replicated methods. A test compares the library's source with the one that
+this was written for.
 """
 # ruff: noqa: SLF001  the library's hooks for its owner have leading underscores
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, Protocol, cast
 
-from pysyncobj import SyncObj, SyncObjConf, replicated, syncobj
+from pysyncobj import SyncObj, SyncObjConf, syncobj
 from pysyncobj.config import FAIL_REASON, SERIALIZER_STATE
 from pysyncobj.journal import Journal as LibraryJournal
 from pysyncobj.node import Node
@@ -103,6 +105,8 @@ class Consensus:
         if VERSION != SUPPORTED_VERSION:
             raise ImportError(f"pysyncobj {VERSION} is installed; swarmnet is made for {SUPPORTED_VERSION}")
         self._transport = _HostTransport(host)
+        self._counted: object = None
+        self._peers: Mapping[str, Member] = {}
         conf = _configuration(_HostJournal(journal, host), _HostSnapshots(snapshots, host), tuning)
         self._library = _Library(host, Node(node_id), [_node(each) for each in peers], conf, self._transport)
 
@@ -128,16 +132,31 @@ class Consensus:
         return None if leader is None else cast("str", leader.id)
 
     @property
-    def peers(self) -> dict[str, Member]:
-        """The other members."""
-        return {node.id: _member(node) for node in self._library.otherNodes}
+    def peers(self) -> Mapping[str, Member]:
+        """The other members: the same object until they change."""
+        others = self._library._SyncObj__otherNodes
+        if self._transport.changed or self._counted is not others:
+            self._transport.changed = False
+            self._counted, self._peers = others, {node.id: _member(node) for node in others}
+        return self._peers
 
     def matched(self) -> dict[str, int]:
         """Up to which entry each other member has the log, as far as this leader knows."""
         known = self._library._SyncObj__raftMatchIndex
-        return {node.id: known.get(node, 0) for node in self._library.otherNodes}
+        return {node.id: known.get(node, 0) for node in self._library._SyncObj__otherNodes}
+
+    def can_commit(self) -> bool:
+        """Whether a leader's next tick may find more to be committed than the last one did."""
+        matched = sorted(self.matched().values(), reverse=True)
+        beside_me = (len(matched) + 1) // 2
+        return not matched or matched[beside_me - 1] > self.commit_index
+
+    def take_commands(self) -> None:
+        """Append what was submitted."""
+        self._library._checkCommandsToApply()
 
     def tick(self) -> None:
+        """Commit, apply, and send what is due."""
         self._library.doTick(0.0)
 
     def append_soon(self) -> None:
@@ -145,11 +164,12 @@ class Consensus:
         self._library._SyncObj__newAppendEntriesTime = 0
 
     def submit(self, command: bytes, callback: Callback) -> None:
-        """Append a command; on the leader only."""
-        self._library.replicate(command, callback=_reasoned(callback))
+        """Have a command appended by `take_commands`; on the leader only."""
+        payload = entries.encode_payload(command)
+        self._library._applyCommand(payload, _reasoned(callback), entries.COMMAND)
 
     def change(self, change: Change, callback: Callback) -> None:
-        """Append a membership change; on the leader only, one at a time."""
+        """Have a membership change appended by `take_commands`; on the leader only, one at a time."""
         act = self._library.removeNodeFromCluster if change.remove else self._library.addNodeToCluster
         act(_node(change.member), callback=_reasoned(callback))
 
@@ -213,22 +233,26 @@ class _Library(SyncObj):  # type: ignore[misc]  # untyped
     ) -> None:
         self._host = host
         super().__init__(me, others, conf, transport=transport)
+        self._poller = _NoPoller()
 
     def _SyncObj__doApplyCommand(self, command: bytes) -> None:
         """Not for changes of members: they count since they were appended, or since the start. To apply one
         again would undo later ones that are in the log already."""
-        if command[0] != entries.MEMBERSHIP:
-            super()._SyncObj__doApplyCommand(command)
-
-    @replicated  # type: ignore[untyped-decorator]
-    def replicate(self, command: bytes) -> None:
-        self._host.apply(self.raftLastApplied + 1, command)
+        if command[0] == entries.COMMAND:
+            self._host.apply(self.raftLastApplied + 1, entries.command_of(command))
 
 
 class _HostTransport(Transport):  # type: ignore[misc]  # untyped
     def __init__(self, host: Host) -> None:
         super().__init__(None, None, None)
         self._host = host
+        self.changed = True
+
+    def addNode(self, _node: Node) -> None:
+        self.changed = True
+
+    def dropNode(self, _node: Node) -> None:
+        self.changed = True
 
     def send(self, node: Node, message: Message) -> bool:
         return self._host.send(node.id, message)
@@ -328,23 +352,28 @@ class _HostSerializer:
         self._snapshots.cancel(node.id)
 
 
+class _NoPoller:
+    """The library has no sockets of its own."""
+
+    def poll(self, _timeout_s: float) -> None:
+        pass
+
+
 class _EntryCodec:
-    """In place of pickle: the two kinds of payload that our log has, and nothing else."""
+    """In place of pickle: membership changes, and nothing else."""
 
     @staticmethod
     def dumps(value: object) -> bytes:
         match value:
-            case (0, (bytes(command),)):
-                return entries.encode_payload(command)
             case ["add" | "rem" as verb, str(), Node() as node]:
                 return entries.encode_payload(Change(verb == "rem", _member(node)))
-        raise TypeError("only commands and membership changes go into the log")
+        raise TypeError("only membership changes go into the log by this way")
 
     @staticmethod
     def loads(payload: bytes) -> object:
         content = entries.decode_payload(payload)
         if isinstance(content, bytes):
-            return 0, (content,)
+            raise ValueError("not a membership change")  # noqa: TRY004  as all that cannot be decoded
         return ["rem" if content.remove else "add", content.member.node_id, _node(content.member)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -56,11 +56,12 @@ class Link:
         connection = await _connect(member, context, _Silent())
         connection.abort("reached")
 
-    def send(self, messages: Sequence[raft.RaftMessage]) -> None:
+    def send(self, frames: Iterable[bytes]) -> None:
+        """Messages in `batches`."""
         if not self.connected or self._connection is None:
             return
-        for batch in _batches(messages):
-            self._connection.write(batch)
+        for each in frames:
+            self._connection.write_raw(each)
         if self._connection.unsent_bytes > _UNSENT_BYTES:
             self._connection.abort("it takes nothing")
 
@@ -96,6 +97,8 @@ class Link:
             connection.end("it says this manager is no member" if welcome.refused else "it is not ready")
         elif self._answered is not None and not self._answered.done():
             self._answered.set_result(None)
+
+    def paused(self, connection: Connection) -> None: ...
 
     def closed(self, connection: Connection, why: str) -> None:
         self._connection = None
@@ -164,6 +167,7 @@ class _Silent:
 
     def opened(self, connection: Connection) -> None: ...
     def frame(self, connection: Connection, raw: bytes) -> None: ...
+    def paused(self, connection: Connection) -> None: ...
     def closed(self, connection: Connection, why: str) -> None: ...
 
 
@@ -176,13 +180,14 @@ async def _connect(member: Member, context: ssl.SSLContext, handler: Link | _Sil
     return connection
 
 
-def _batches(messages: Sequence[raft.RaftMessage]) -> Iterator[raft.RaftBatch]:
+def batches(messages: Sequence[raft.RaftMessage]) -> Iterator[bytes]:
+    """The messages, in order, in encoded RaftBatches for `Link.send`."""
     batch, size = raft.RaftBatch(), 0
     for message in messages:
         batch.messages.append(message)
         size += message.ByteSize()
         if size >= _BATCH_BYTES:
-            yield batch
+            yield batch.SerializeToString()
             batch, size = raft.RaftBatch(), 0
     if batch.messages:
-        yield batch
+        yield batch.SerializeToString()

@@ -16,18 +16,19 @@ class News:
     at no cost. Times are seconds of any monotonic clock."""
 
     def __init__(self) -> None:
-        self._told = (0, 0)
+        self._told_last = self._told_committed = 0
         self.due_at = math.inf
 
-    def is_due(self, journal: Journal, position: Position, now: float) -> bool:
-        last, committed = self._told
-        if journal.last.index != last:
-            return True
-        if position.commit_index == committed:
-            self.due_at = math.inf
-        elif self.due_at == math.inf:
-            self.due_at = now + _TELL_COMMIT_S
-        return now >= self.due_at
+    def is_due(self, journal: Journal, now: float) -> bool:
+        """Whether the tick to come is to send something."""
+        return journal.last.index != self._told_last or now >= self.due_at
 
     def told(self, journal: Journal, position: Position) -> None:
-        self._told = (journal.last.index, position.commit_index)
+        """It did."""
+        self._told_last, self._told_committed = journal.last.index, position.commit_index
+        self.due_at = math.inf
+
+    def look(self, position: Position, now: float) -> None:
+        """It did not: it may have committed something."""
+        if self.due_at == math.inf and position.commit_index != self._told_committed:
+            self.due_at = now + _TELL_COMMIT_S

@@ -195,8 +195,8 @@ class RaftNode:
 
     async def standing(self) -> Standing:
         """Where Raft stands here. Unavailable when its thread does not answer: a disk that hangs, say."""
-        answer: asyncio.Future[Standing] = asyncio.get_running_loop().create_future()
-        self._engine.post(partial(self._engine.tell_standing, partial(_tell, answer)))
+        answer: Answer = asyncio.get_running_loop().create_future()
+        self._engine.post(partial(self._engine.tell_standing, partial(settle, answer)))
         try:
             async with asyncio.timeout(_STANDING_S):
                 standing = await answer
@@ -205,6 +205,7 @@ class RaftNode:
                 f"this manager's Raft did not answer within {_STANDING_S:g} s",
                 hint="Look at its log, and at the disk of its state directory.",
             ) from None
+        assert isinstance(standing, Standing)
         return standing if self._is_heard(standing.leader_id) else replace(standing, leader_id=None)
 
     async def sizes(self) -> storage.Sizes:
@@ -372,7 +373,10 @@ class RaftNode:
 
     def received(self, node_id: str, term: int, message: Message) -> None:
         self._heard[node_id] = time.monotonic()
-        self._engine.handle(partial(self._engine.received, node_id, term, message))
+        self._engine.take(node_id, term, message)
+
+    def paused(self) -> None:
+        self._engine.act()
 
     def connected(self, node_id: str) -> None:
         self._engine.handle(partial(self._engine.connected, node_id))
@@ -437,11 +441,6 @@ class RaftNode:
             log.info("leadership not handed over", reason="no manager has all of the log")
             return False
         return True
-
-
-def _tell(answer: asyncio.Future[Standing], standing: Standing) -> None:
-    if not answer.done():
-        answer.set_result(standing)
 
 
 def _answer_reader(answer: Answer, current: bool) -> None:

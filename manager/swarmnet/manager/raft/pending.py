@@ -40,11 +40,16 @@ def settle(answer: Answer, outcome: object) -> None:
 
 async def outcome_of(answer: Answer, timeout_s: float) -> object:
     """The answer, or the error it is; OutcomeUnknown when it does not come in time."""
+    timer = asyncio.get_running_loop().call_later(timeout_s, _too_late, answer, timeout_s)
     try:
-        async with asyncio.timeout(timeout_s):
-            return await answer
-    except TimeoutError:
-        raise OutcomeUnknown(
-            f"the managers did not agree within {timeout_s:g} s; the change may still be made",
-            hint="Are more than half of the managers up? Look whether it was made before you repeat it.",
-        ) from None
+        return await answer
+    finally:
+        timer.cancel()
+
+
+def _too_late(answer: Answer, timeout_s: float) -> None:
+    unknown = OutcomeUnknown(
+        f"the managers did not agree within {timeout_s:g} s; the change may still be made",
+        hint="Are more than half of the managers up? Look whether it was made before you repeat it.",
+    )
+    settle(answer, unknown)

@@ -29,6 +29,11 @@ class Reads:
         self._rounds: dict[int, _Round] = {}
         self._number = 0
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits."""
+        return not self._waiting and not self._rounds
+
     def ask(self, reader: Reader) -> None:
         self._waiting.append(reader)
 
@@ -48,11 +53,13 @@ class Reads:
         """Rounds that wait for replies: a probe may be lost, or meet a member yet to learn of the term."""
         return list(self._rounds)
 
-    def replied(self, node_id: str, term: int, number: int) -> None:
-        """A member answered a probe, in `term`."""
+    def replied(self, node_id: str, term: int, number: int) -> bool:
+        """A member answered a probe, in `term`. Whether a round still waits for that."""
         found = self._rounds.get(number)
-        if found is not None and found.term == term:
-            found.replied.add(node_id)
+        if found is None or found.term != term:
+            return False
+        found.replied.add(node_id)
+        return True
 
     def answered(self, term: int, applied_index: int, peers: Collection[str]) -> list[Reader]:
         """The readers who may go on; each is returned once."""

@@ -204,7 +204,8 @@ class Segments:
                 case "restart_after":
                     self._next_index, low = record.restart_after + 1, record.restart_after - 1
                 case _:
-                    self._next_index = low = record.entry.index + 1
+                    self._next_index = record.entry.index + 1
+                    continue
             for segment in self._held:
                 segment.first = min(segment.first, low)
 

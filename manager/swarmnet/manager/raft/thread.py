@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
@@ -56,6 +57,15 @@ async def _settle() -> None:
         await asyncio.sleep(0)
 
 
+class Unpaced:
+    """In the place of a Pacer where somebody else makes the steps."""
+
+    def wake(self) -> None: ...
+    def nudge(self) -> None: ...
+    def run(self) -> None: ...
+    def stop(self) -> None: ...
+
+
 class Pacer:
     """Calls `step` once for all that came in meanwhile, and again after the seconds that it returns."""
 
@@ -63,29 +73,50 @@ class Pacer:
         self._thread = thread
         self._step = step
         self._woken = False
+        self._due_at = math.inf
         self._timer: asyncio.TimerHandle | None = None
 
     def wake(self) -> None:
         """There is something to do. From any thread."""
         if not self._woken:
             self._woken = True
-            self._thread.post(self._run)
+            self._thread.post(self._run_if_woken)
 
     def nudge(self) -> None:
         """The same, on the thread itself: after all that came in with it."""
         if not self._woken:
             self._woken = True
-            self._thread.loop.call_soon(self._run)
+            self._thread.loop.call_soon(self._run_if_woken)
+
+    def run(self) -> None:
+        """A step now, on the thread."""
+        self._woken = False
+        pause_s = self._step()
+        self._due_at = math.inf if pause_s is None else self._thread.loop.time() + pause_s
+        self._set_timer()
 
     def stop(self) -> None:
         """On the thread: no step any more."""
         self._step = lambda: None
+        self._due_at = math.inf
         if self._timer is not None:
             self._timer.cancel()
 
-    def _run(self) -> None:
-        self._woken = False
-        if self._timer is not None:
+    def _run_if_woken(self) -> None:
+        if self._woken:  # or a step since then has taken everything
+            self.run()
+
+    def _set_timer(self) -> None:
+        """One that goes off too early is left: setting a timer anew in every step costs more."""
+        if self._timer is not None and self._due_at < self._timer.when():
             self._timer.cancel()
-        pause_s = self._step()
-        self._timer = None if pause_s is None else self._thread.loop.call_later(pause_s, self._run)
+            self._timer = None
+        if self._timer is None and self._due_at < math.inf:
+            self._timer = self._thread.loop.call_at(self._due_at, self._time_is_up)
+
+    def _time_is_up(self) -> None:
+        self._timer = None
+        if self._thread.loop.time() >= self._due_at:
+            self.run()
+        else:
+            self._set_timer()

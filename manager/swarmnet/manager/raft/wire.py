@@ -20,7 +20,7 @@ from swarmnet.core.errors import FailedPrecondition
 from swarmnet.manager.raft import codec
 from swarmnet.manager.raft.connection import Connection
 from swarmnet.manager.raft.guard import Message
-from swarmnet.manager.raft.link import Link
+from swarmnet.manager.raft.link import Link, batches
 from swarmnet.manager.raft.listener import Listener
 from swarmnet.manager.raft.member import Member, member_of
 from swarmnet.manager.raft.thread import RaftThread
@@ -46,6 +46,9 @@ class Events(Protocol):
     """What the wire tells, on its thread."""
 
     def received(self, node_id: str, term: int, message: Message) -> None: ...
+    def paused(self) -> None:
+        """What came in at once was all told: it is time to act on it."""
+
     def connected(self, node_id: str) -> None: ...
     def disconnected(self, node_id: str, *, refused: bool) -> None:
         """`refused`: that manager says that this one is no member."""
@@ -120,9 +123,14 @@ class Wire:
         for_each: dict[str, list[raft.RaftMessage]] = {}
         for node_id, message in messages:
             for_each.setdefault(node_id, []).append(message)
+        encoded: list[bytes] = []
+        encoded_for: list[raft.RaftMessage] | None = None
         for node_id, mine in for_each.items():
-            if (link := self._links.get(node_id)) is not None:
-                link.send(mine)
+            if (link := self._links.get(node_id)) is None or not link.connected:
+                continue
+            if mine != encoded_for:
+                encoded, encoded_for = list(batches(mine)), mine
+            link.send(encoded)
 
     def is_connected(self, node_id: str) -> bool:
         """From any thread."""
@@ -178,6 +186,10 @@ class Wire:
             self._refused["INVALID_ARGUMENT"] += 1
             log.warning("a manager sent a malformed message", node=node_id, error=str(error))
             raise ValueError(f"malformed: {error}") from error
+
+    def paused(self, connection: Connection) -> None:
+        if self._events is not None:
+            self._events.paused()
 
     def closed(self, connection: Connection, why: str) -> None:
         self._open.discard(connection)
