@@ -107,6 +107,21 @@ async def test_without_a_majority_nothing_is_promised_and_the_leader_steps_down(
         await made.put(b"again")
 
 
+async def test_who_is_left_of_a_lost_majority_names_no_leader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RaftNode, "hand_over", lambda _node: asyncio.sleep(0))  # as if it were killed
+    async with cluster(tmp_path, 3) as made:
+        leader = await made.leader()
+        follower, left = (each for each in made.managers if each is not leader)
+        await until(lambda: left.node.leader == leader.member)
+        await asyncio.gather(leader.stop(), follower.stop())
+        await until(lambda: left.node.leader is None)
+        with pytest.raises(NoLeader):
+            await left.node.propose(b"word")
+        assert (await left.node.standing()).leader_id is None
+
+
 async def test_a_stopped_leader_hands_over(tmp_path: Path) -> None:
     async with cluster(tmp_path, 3) as made:
         leader = await made.leader()

@@ -93,8 +93,8 @@ PROTECTIONS: list[tuple[Patch, range]] = [
     (cut_what_matches, range(40)),
     (promise_before_the_disk_has_it, range(60, 100)),
     (forget_to_sync, range(40)),
-    (read_without_asking, range(60, 100)),
-    (begin_two_changes, range(400, 430)),
+    (read_without_asking, range(100, 150)),
+    (begin_two_changes, range(100, 130)),
     (make_changes_again, range(100, 200)),
     (follow_members_only, range(280, 300)),
 ]

@@ -12,6 +12,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from swarmnet.api.v1 import raft_pb2 as raft
+from swarmnet.core.errors import FailedPrecondition
 from swarmnet.manager.raft.connection import Connection
 from swarmnet.manager.raft.member import Member, host_and_port, message_of
 
@@ -23,6 +24,14 @@ _BATCH_BYTES: Final = 2 * 1024 * 1024
 """Of one frame: a message more may be added at the limit."""
 _UNSENT_BYTES: Final = 256 * 1024 * 1024
 """For a peer that takes nothing; above it the connection is given up, and the peer catches up later."""
+
+
+def unreachable(address: str, why: str) -> FailedPrecondition:
+    """The error for a joiner that is not there: it would count in majorities and be missing in them."""
+    return FailedPrecondition(
+        f"the leading manager cannot reach the new one at {address}: {why}",
+        hint="Give it an address that other managers reach (--advertise-addr), and open its ports.",
+    )
 
 
 class LinkEvents(Protocol):

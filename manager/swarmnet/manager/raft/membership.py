@@ -16,7 +16,7 @@ import structlog
 from swarmnet.core.errors import FailedPrecondition, SwarmnetError
 from swarmnet.manager.raft.engine import Engine
 from swarmnet.manager.raft.entries import Change
-from swarmnet.manager.raft.link import CONNECT_S
+from swarmnet.manager.raft.link import CONNECT_S, unreachable
 from swarmnet.manager.raft.member import Member
 from swarmnet.manager.raft.pending import Answer, Pending, outcome_of, settle
 
@@ -77,10 +77,7 @@ async def check_reachable(channel: grpc.aio.Channel, member: Member) -> None:
         async with asyncio.timeout(CONNECT_S):
             await channel.channel_ready()
     except TimeoutError:
-        raise FailedPrecondition(
-            f"the leading manager cannot reach the new one at {member.address}",
-            hint="Give it an address that other managers reach (--advertise-addr), and open its port.",
-        ) from None
+        raise unreachable(member.address, f"no answer within {CONNECT_S:g} s") from None
     finally:
         await channel.close()
 

@@ -163,8 +163,10 @@ class RaftNode:
 
     @property
     def leader(self) -> Member | None:
-        """Who leads, as far as this manager knows."""
-        return self._members.get(self._leader_id) if self._leader_id is not None else None
+        """Who leads, as far as this manager knows; None once that one is not heard any more."""
+        if self._leader_id is None or not self._is_heard(self._leader_id):
+            return None
+        return self._members.get(self._leader_id)
 
     @property
     def members(self) -> Mapping[str, Member]:

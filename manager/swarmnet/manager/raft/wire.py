@@ -20,7 +20,7 @@ from swarmnet.core.errors import FailedPrecondition
 from swarmnet.manager.raft import codec
 from swarmnet.manager.raft.connection import Connection
 from swarmnet.manager.raft.guard import Message
-from swarmnet.manager.raft.link import Link, batches
+from swarmnet.manager.raft.link import CONNECT_S, Link, batches, unreachable
 from swarmnet.manager.raft.listener import Listener
 from swarmnet.manager.raft.member import Member, member_of
 from swarmnet.manager.raft.thread import RaftThread
@@ -144,9 +144,8 @@ class Wire:
         try:
             await Link.reach(member, self._security.client())
         except (OSError, TimeoutError) as error:
-            raise FailedPrecondition(
-                f"the leading manager cannot reach the new one at {member.raft_address}: {error}",
-                hint="Give it an address that other managers reach (--advertise-addr), and open its ports.",
+            raise unreachable(
+                member.raft_address, str(error) or f"no answer within {CONNECT_S:g} s"
             ) from error
 
     async def _close(self) -> None:
