@@ -1,4 +1,4 @@
-# make setup | check | test | demo | bench-cluster | bench-raft | sim-raft | chaos-raft       (Debian 12, root)
+# make setup | check | test | demo | bench-cluster | bench-raft | sim-raft | sim-rotation | chaos-raft       (Debian 12, root)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
 RUN_KERNEL := $(BIN)/swarmnet lab kernel --
 export DEBIAN_FRONTEND := noninteractive
 
-.PHONY: help setup check test test-host test-kernel demo bench-cluster bench-raft sim-raft chaos-raft proto clean
+.PHONY: help setup check test test-host test-kernel demo bench-cluster bench-raft sim-raft sim-rotation chaos-raft proto clean
 
 help:
 	@echo 'make demo           the main job, shown in a lab on this machine'
@@ -22,6 +22,7 @@ help:
 	echo 'make bench-cluster  the figures of a cluster, JSON lines'
 	echo 'make bench-raft     Raft beside etcd, JSON lines;   ARGS=--quick   in a minute'
 	echo 'make sim-raft       SEEDS=10000 clusters of managers under faults, in memory;   SEED=7 tells that story'
+	echo 'make sim-rotation   SEEDS=2000 stories of key rotations under faults, in memory;   SEED=7 tells that one'
 	echo 'make chaos-raft     MINUTES=10 SEED=7   managers as processes under random faults, histories checked'
 	echo 'make setup          what all of these need: Debian packages, .venv'
 
@@ -81,6 +82,9 @@ bench-raft: setup
 
 sim-raft: setup
 	@$(BIN)/python -m tests.sim.raft_runner $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000))
+
+sim-rotation: setup
+	@$(BIN)/python -m tests.sim.rotation_stories $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),2000))
 
 chaos-raft: setup
 	@$(BIN)/python -m tests.chaos.run --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1) $(ARGS)

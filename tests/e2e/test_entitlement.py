@@ -78,7 +78,7 @@ def scene(tmp_path: Path, option: str) -> Iterator[Scene]:
             yield made
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "option", ["", pytest.param("--opt encrypted", marks=pytest.mark.kernel)], ids=["plain", "encrypted"]
 )

@@ -28,6 +28,9 @@ from swarmnet.core.datapath.plan import (
     plan,
 )
 from swarmnet.core.datapath.xfrm import ANY, Direction, PolicyId, SaId
+from swarmnet.core.epochs import Epoch, Role, epochs
+from swarmnet.core.keys import EpochSecret, split_spi
+from swarmnet.core.secret import SecretBytes
 
 
 def take(step: Step, kernel: Layout) -> None:
@@ -153,6 +156,23 @@ def test_another_underlay_mtu_touches_nothing_but_mtus() -> None:
     wish = desired(net, tasks=(task(1, net),))
     kinds = [type(step) for step in plan(layout(wish, 1400), layout(wish, 1500))]
     assert kinds == [ResizeNetwork, ResizeTask]
+
+
+def test_a_node_that_missed_rotations_never_has_four_epochs() -> None:
+    """What it has goes before what comes: nobody else has it any more."""
+    before = layout(desired(network(phase="prepared")), 1500)
+    later = replace(network(), epochs=epochs(network().id, [live(3, Role.PREVIOUS), live(4, Role.CURRENT)]))
+    after = layout(desired(later), 1500)
+    steps = [step for step in plan(after, before) if isinstance(step, PutSa | DropSa)]
+    there = {split_spi(sa.spi)[2] for sa in before.sas.values()}
+    assert [type(step) for step in steps] == [DropSa] * len(before.sas) + [PutSa] * len(after.sas)
+    assert there == {1, 2}
+    prepared = layout(desired(network(phase="stable")), 1500)
+    assert [type(step) for step in plan(before, prepared) if isinstance(step, PutSa | DropSa)] == [PutSa] * 4
+
+
+def live(number: int, role: Role) -> Epoch:
+    return Epoch(EpochSecret(network().id, number, SecretBytes(bytes([number]) * 32)), role)
 
 
 def test_guards_come_before_the_device_and_go_after_it() -> None:

@@ -2,6 +2,7 @@
 
     1. tasks, forwarding entries, then VXLAN devices that are to go    nothing uses what goes next
     2. guards, then SAs, then peer policies that are to come           a policy finds its SAs there
+       before the SAs, those of a node that missed several rotations   at no time more than three epochs
     3. networks, forwarding entries, then tasks that are to come       a device finds its guards there
     4. peer policies, then SAs, then guards that are to go             an SA outlives the policy that named it
 
@@ -11,12 +12,15 @@ anywhere has left no VXLAN device without its two guards.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from swarmnet.core.datapath.layout import Forward, Interface, Layout, NetworkLinks
-from swarmnet.core.datapath.xfrm import Policy, Sa
+from swarmnet.core.datapath.xfrm import Policy, Sa, SaId
+from swarmnet.core.keys import split_spi
+from swarmnet.core.limits import MAX_LIVE_EPOCHS
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -145,6 +149,7 @@ def _clear(wanted: Layout, actual: Layout) -> Iterator[Step]:
 def _secure(wanted: Layout, actual: Layout) -> Iterator[Step]:
     new = [policy for _, policy in _new(wanted.policies, actual.policies)]
     yield from (PutPolicy(policy) for policy in new if policy.guard)
+    yield from (DropSa(sa) for sa in _outlived(wanted, actual).values())
     yield from (PutSa(sa, replaces=id_ in actual.sas) for id_, sa in _new(wanted.sas, actual.sas))
     yield from (PutPolicy(policy) for policy in new if not policy.guard)
 
@@ -177,8 +182,19 @@ def _resized(before: tuple[Interface, ...], after: tuple[Interface, ...]) -> boo
 def _retire(wanted: Layout, actual: Layout) -> Iterator[Step]:
     old = [policy for _, policy in _gone(wanted.policies, actual.policies)]
     yield from (DropPolicy(policy) for policy in old if not policy.guard)
-    yield from (DropSa(sa) for _, sa in _gone(wanted.sas, actual.sas))
+    outlived = _outlived(wanted, actual)
+    yield from (DropSa(sa) for id_, sa in _gone(wanted.sas, actual.sas) if id_ not in outlived)
     yield from (DropPolicy(policy) for policy in old if policy.guard)
+
+
+def _outlived(wanted: Layout, actual: Layout) -> dict[SaId, Sa]:
+    """SAs that would make four epochs of one network with those that are to come. Nobody who is not as far
+    behind has them any more, so nothing is lost with them."""
+    gone = dict(_gone(wanted.sas, actual.sas))
+    epochs: dict[int, set[int]] = defaultdict(set)
+    for sa in (*wanted.sas.values(), *gone.values()):
+        epochs[sa.reqid].add(split_spi(sa.spi)[2])
+    return {id_: sa for id_, sa in gone.items() if len(epochs[sa.reqid]) > MAX_LIVE_EPOCHS}
 
 
 def _gone(wanted: Mapping[Key, Value], actual: Mapping[Key, Value]) -> list[tuple[Key, Value]]:
