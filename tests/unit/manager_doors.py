@@ -140,6 +140,9 @@ class NoDaemon:
     async def leave(self, *, force: bool) -> None:
         raise NotImplementedError
 
+    async def unlock(self, unlock_key: SecretBytes) -> None:
+        raise NotImplementedError
+
     def prepare_take_over(self) -> local_pb2.PrepareTakeOverResponse:
         raise NotImplementedError
 

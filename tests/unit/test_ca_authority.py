@@ -134,7 +134,7 @@ def test_identity_files_are_private_and_read_back(tmp_path: Path) -> None:
     saved = issued(Authority.create(CLUSTER, NOW))
     files.save(saved)
     assert files.load() == saved
-    assert files.kek() == files.kek()
+    assert files.lock.keks() == files.lock.keks()
     found = {each.name: each.stat().st_mode & 0o777 for each in tmp_path.rglob("*")}
     assert found == {
         "certificates": 0o700,
@@ -151,16 +151,21 @@ def test_a_crash_between_certificate_and_key_loses_neither(tmp_path: Path) -> No
     files = IdentityFiles(tmp_path)
     files.save(old)
     folder = tmp_path / "certificates"
-    (folder / "node.key.next").write_bytes(new.key.reveal())
-    assert files.load() == old
-    (folder / "node.pem").write_bytes(new.certificate_pem)
+    kept = (folder / "node.key").read_bytes()
+    files.save(new)
+    (folder / "node.key").rename(folder / "node.key.next")
+    (folder / "node.key").write_bytes(kept)
     assert files.load() == new
+    (folder / "node.pem").write_bytes(old.certificate_pem)
+    assert files.load() == old
 
 
 def test_a_certificate_without_its_key_is_an_error(tmp_path: Path) -> None:
     files = IdentityFiles(tmp_path)
     files.save(issued(Authority.create(CLUSTER, NOW)))
-    (tmp_path / "certificates" / "node.key").write_bytes(private_pem(new_key()).reveal())
+    (tmp_path / "certificates" / "node.pem").write_bytes(
+        issued(Authority.create(CLUSTER, NOW)).certificate_pem
+    )
     with pytest.raises(Internal, match="no private key"):
         files.load()
 
@@ -168,7 +173,7 @@ def test_a_certificate_without_its_key_is_an_error(tmp_path: Path) -> None:
 def test_erasing_leaves_an_empty_directory(tmp_path: Path) -> None:
     files = IdentityFiles(tmp_path)
     files.save(issued(Authority.create(CLUSTER, NOW)))
-    files.kek()
+    files.lock.keks()
     (tmp_path / "raft").mkdir()
     (tmp_path / "raft" / "journal").touch()
     files.erase()

@@ -10,9 +10,11 @@ from tests.unit.local_raft import NOW, commit, fill, network, node
 from swarmnet.api.v1 import store_pb2 as store
 from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core.secrecy import secrets_in
+from swarmnet.core.secret import SecretBytes
 from swarmnet.core.state import State, Transaction
 from swarmnet.manager.forgetting import PERIOD_S, keep_forgetting
 from swarmnet.manager.keymanager import create_scope, replace_keys
+from swarmnet.manager.raft.seal import DataKey
 from swarmnet.manager.store import Store
 
 
@@ -60,12 +62,12 @@ def test_all_marked_fields_of_secret_objects_are_secrets_and_no_others() -> None
 class Files:
     def __init__(self, state: State) -> None:
         self._state = state
-        self.sealed_since = 0
+        self.data_key = DataKey(SecretBytes(bytes(32)))
         self.renewed = 0
 
     def renew_data_key(self) -> None:
         self.renewed += 1
-        self.sealed_since = self._state.index
+        self.data_key = DataKey(SecretBytes(bytes(32)), 1 + self.renewed, self._state.index)
 
 
 async def test_many_retirements_are_one_renewal_and_a_later_one_waits_its_turn() -> None:

@@ -60,6 +60,9 @@ class ManagerDaemon(local_pb2_grpc.LocalServicer):
     async def Restore(self, request: Any, context: Any) -> Any:
         raise NotImplementedError
 
+    async def Unlock(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
     async def Attach(self, request: Any, context: Any) -> Any:
         raise NotImplementedError
 

@@ -40,6 +40,7 @@ NODES: Final = Listing(
         "DataPathAddress": "DATA PATH ADDRESS",
         "ESP": "ESP",
         "Fenced": "FENCED",
+        "Lock": "LOCK",
         "Labels": "LABELS",
     },
     shown=("ID", "Hostname", "Status", "Availability", "ManagerStatus"),
@@ -252,6 +253,7 @@ def _row(view: control_pb2.NodeView) -> Row:
         "DataPathAddress": each.data_path_address,
         "ESP": str(each.capabilities.esp).lower(),
         "Fenced": str(each.fenced).lower(),
+        "Lock": view.lock,
         "Labels": labels_text(each.labels),
     }
 
@@ -294,6 +296,7 @@ def document(view: control_pb2.NodeView) -> Mapping[str, Any]:
             "Reachability": "unreachable" if view.manager_status == "Unreachable" else "reachable",
             "Addr": each.address,
             "BootstrapAddr": each.bootstrap_address,
+            "Lock": view.lock,
         }
     return shown
 

@@ -1,4 +1,4 @@
-"""`swarmnet swarm`: init, join, join-token, leave, update, ca, credentials, backup, restore."""
+"""`swarmnet swarm`: init, join, join-token, leave, update, unlock, ca, credentials, backup, restore."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from swarmnet.cli.arguments import parse_count
 from swarmnet.cli.ca import ca
 from swarmnet.cli.daemons import Kind, find_daemon
 from swarmnet.cli.durations import duration_option
+from swarmnet.cli.lock import autolock_option, known_key, print_unlock_key, unlock, unlock_key
 from swarmnet.cli.session import CREDENTIALS_DIR, Session
 from swarmnet.core.errors import InvalidArgument
 
@@ -44,6 +45,8 @@ def swarm() -> None:
 swarm.add_command(backup.backup)
 swarm.add_command(backup.restore)
 swarm.add_command(ca)
+swarm.add_command(unlock)
+swarm.add_command(unlock_key)
 
 
 @swarm.command()
@@ -55,6 +58,7 @@ swarm.add_command(ca)
               help="Where subnets of networks come from. [default: 10.0.0.0/8]")  # fmt: skip
 @click.option("--default-addr-pool-mask-length", "prefix", default="0", metavar="BITS",
               help="Their size. [default: 24]")  # fmt: skip
+@autolock_option
 @click.option("--force-new-cluster", is_flag=True, help="Recover from a lost majority of managers.")
 @click.pass_obj
 def init(
@@ -66,6 +70,7 @@ def init(
     encrypt_by_default: bool | None,
     pools: tuple[str, ...],
     prefix: str,
+    autolock: bool | None,
     force_new_cluster: bool,
 ) -> None:
     """Make a swarm, with this host's swarmnet-manager as its first manager.
@@ -73,9 +78,11 @@ def init(
     With --force-new-cluster, a manager of a swarm that lost its majority for good becomes its only manager,
     with the state that it has. Use it once, on the manager whose journal ends last: `swarmnet raft status`.
 
+    With --autolock, a manager that was restarted needs the unlock key that is printed: `swarm unlock`.
+
     \b
     Example:
-      swarmnet swarm init
+      swarmnet swarm init --autolock
     """
     request = local_pb2.InitRequest(
         key_rotation_period=key_rotation_period,
@@ -84,6 +91,7 @@ def init(
         encrypt_by_default=encrypt_by_default,
         address_pools=pools,
         subnet_prefix_length=parse_count(prefix, "--default-addr-pool-mask-length"),
+        autolock=bool(autolock),
         force_new_cluster=force_new_cluster,
     )
     answer = find_daemon(session.run_dir, "manager").call(lambda daemon: daemon.Init, request)
@@ -95,6 +103,9 @@ def init(
     click.echo(
         "To add a manager to this swarm, run 'swarmnet swarm join-token manager' and follow the instructions."
     )
+    if autolock:
+        click.echo()
+        print_unlock_key(known_key(session))
 
 
 def _print_recovered(answer: local_pb2.InitResponse) -> None:
@@ -214,30 +225,38 @@ def leave(session: Session, force: bool, kind: Kind | None) -> None:
 @_rotation_deadline
 @_cert_expiry
 @_encrypt_by_default
+@autolock_option
 @click.pass_obj
 def update(
     session: Session,
+    *,
     key_rotation_period: Duration | None,
     key_rotation_deadline: Duration | None,
     cert_expiry: Duration | None,
     encrypt_by_default: bool | None,
+    autolock: bool | None,
 ) -> None:
     """Change the settings of the swarm. Certificates last as long as set from their next renewal on.
 
     \b
     Example:
       swarmnet swarm update --key-rotation-period 6h
+      swarmnet swarm update --autolock=false
     """
     request = control_pb2.UpdateClusterRequest(
         key_rotation_period=key_rotation_period,
         key_rotation_deadline=key_rotation_deadline,
         certificate_lifetime=cert_expiry,
         encrypt_by_default=encrypt_by_default,
+        autolock=autolock,
     )
     if not request.ListFields():
         raise InvalidArgument("nothing to update", hint="Give --key-rotation-period TIME, for example 6h.")
     session.manager.call(lambda control: control.UpdateCluster, request, repeatable=True)
     click.echo("Swarm updated.")
+    if autolock:
+        click.echo()
+        print_unlock_key(known_key(session))
 
 
 @swarm.command()

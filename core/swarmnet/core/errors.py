@@ -8,11 +8,13 @@
      ├─ AlreadyExists         the name or the swarm is there already
      ├─ FailedPrecondition    right request, wrong moment
      │   ├─ InUse             something still refers to it
+     │   ├─ SwarmLocked       this manager's files are sealed, and nobody has given it the unlock key yet
      │   ├─ SwarmScoped       only a task may join that network
      │   └─ NotSupportedHere  this kernel or host cannot do it
      ├─ NotAManager           a cluster command given to a worker, or to a host outside any swarm
      ├─ Unauthenticated       no identity that this cluster issued
-     │   └─ BadToken          a well-formed join token that this cluster does not honour
+     │   ├─ BadToken          a well-formed join token that this cluster does not honour
+     │   └─ BadUnlockKey      a well-formed unlock key that does not open this manager
      ├─ PermissionDenied      an identity of the wrong role
      ├─ ResourceExhausted     a limit of core/limits.py, a full disk, an empty pool
      ├─ Conflict              somebody changed it first; read again and retry
@@ -80,6 +82,18 @@ class InUse(FailedPrecondition):
     reason = "IN_USE"
 
 
+class SwarmLocked(FailedPrecondition):
+    reason = "SWARM_LOCKED"
+
+    def __init__(self, message: str = "", *, hint: str = "") -> None:
+        super().__init__(
+            message
+            or "Swarm is encrypted and needs to be unlocked before it can be used. Please use "
+            '"swarmnet swarm unlock" to unlock it.',
+            hint=hint,
+        )
+
+
 class SwarmScoped(FailedPrecondition):
     reason = "SWARM_SCOPED"
 
@@ -99,6 +113,10 @@ class Unauthenticated(SwarmnetError):
 
 class BadToken(Unauthenticated):
     reason = "BAD_TOKEN"
+
+
+class BadUnlockKey(Unauthenticated):
+    reason = "BAD_UNLOCK_KEY"
 
 
 class PermissionDenied(SwarmnetError):

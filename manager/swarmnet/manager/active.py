@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeAlias
 
 import grpc.aio
@@ -23,9 +24,11 @@ from swarmnet.manager.forgetting import keep_forgetting
 from swarmnet.manager.identity import CallerRole, current_caller
 from swarmnet.manager.leader import Leader
 from swarmnet.manager.leadership import Leadership
+from swarmnet.manager.locking import Locking, report_lock
 from swarmnet.manager.metrics import RaftReading, Reading
 from swarmnet.manager.peer_tls import PeerSecurity
 from swarmnet.manager.peers import Peers
+from swarmnet.manager.raft import storage
 from swarmnet.manager.raft.member import Joined
 from swarmnet.manager.raft.node import RaftNode
 from swarmnet.manager.raft.service import RaftService
@@ -163,12 +166,18 @@ class ActiveManager:
         self._run(self._keep_certificate())
         assert self._raft is not None, "it was started above"
         self._run(keep_forgetting(self.store, self._raft))
+        report = partial(report_lock, lambda: self.credentials, settings.address)
+        raft, identity = self._raft, self._renewal
+        lock = Locking(self.node_id, self.store, self._files, raft, identity=identity, report=report)
+        self._run(lock.run())
 
     async def _start_raft(self, service: RaftService, join: Joined | None, *, found: bool) -> None:
+        directory = self._settings.raft_dir
+        keks = await asyncio.to_thread(self._files.lock.keks)
         raft = self._raft = await RaftNode.start(
             wire=self._wire,
-            directory=self._settings.raft_dir,
-            kek=self._files.kek(),
+            directory=directory,
+            kek=await asyncio.to_thread(storage.fitting, directory, keks),
             machine=self.store,
             dial=self.peers.dial,
             found=found,

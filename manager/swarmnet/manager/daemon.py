@@ -7,7 +7,6 @@ import fcntl
 import os
 from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,11 @@ from swarmnet.api.v1 import local_pb2, local_pb2_grpc
 from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core.backup import unseal
 from swarmnet.core.errors import (
+    BadUnlockKey,
     FailedPrecondition,
     InvalidArgument,
     NotAManager,
+    SwarmLocked,
     SwarmnetError,
     Unauthenticated,
 )
@@ -28,6 +29,7 @@ from swarmnet.core.secret import SecretBytes
 from swarmnet.core.state import Transaction
 from swarmnet.core.tokens import parse_token
 from swarmnet.manager.active import ActiveManager
+from swarmnet.manager.ca.authority import Subject
 from swarmnet.manager.ca.credentials import Credentials
 from swarmnet.manager.ca.files import IdentityFiles
 from swarmnet.manager.ca.tokens import token_of
@@ -38,9 +40,11 @@ from swarmnet.manager.entering import FIRST_LEAD_S, found_swarm, join_swarm
 from swarmnet.manager.forward import Swarm
 from swarmnet.manager.founding import checked
 from swarmnet.manager.identity import CallerRole
+from swarmnet.manager.limiter import Attempts
 from swarmnet.manager.local import LocalService
 from swarmnet.manager.metrics import MetricsServer, Reading
 from swarmnet.manager.promotion import Offer, become_manager
+from swarmnet.manager.raft import storage
 from swarmnet.manager.recovery import check_majority_lost, refound, restore_swarm
 from swarmnet.manager.role_change import RoleChange, RoleChangeFile
 from swarmnet.manager.server import STOP_GRACE_S, make_socket_server
@@ -63,6 +67,7 @@ class Daemon:
         self._background: asyncio.Task[None] | None = None
         self._state = "inactive"
         self._error = ""
+        self._attempts = Attempts()
         self._changing = asyncio.Lock()
         self._socket: grpc.aio.Server | None = None
         self._lock = _lock(settings.state_dir)
@@ -73,18 +78,27 @@ class Daemon:
         """In the swarm that the state directory knows, if any; then answer on the unix socket."""
         if self._settings.metrics:
             self._metrics.start(self._settings.metrics)
-        if (credentials := self._files.load()) is not None:
-            self._check_valid(credentials)
-            if (change := self._change.load()) is not None:
-                self._go_on(change, credentials)
+        if self._files.subject() is not None:
+            if self._files.lock.needs_unlock_key:
+                self._state = "locked"
             else:
-                active = ActiveManager(self._settings, self._files, credentials)
-                await active.start()
-                self._enter(active)
+                await self._come_back()
         self._socket = await make_socket_server(self._settings.socket, self._swarm)
         local_pb2_grpc.add_LocalServicer_to_server(LocalService(self), self._socket)
         await self._socket.start()
         log.info("manager started", state=self._state, socket=str(self._settings.socket))
+
+    async def _come_back(self) -> None:
+        """In the swarm that the files, which can be opened now, know."""
+        credentials = self._files.load()
+        assert credentials is not None, "there is an identity"
+        self._check_valid(credentials)
+        if (change := self._change.load()) is not None:
+            self._go_on(change, credentials)
+        else:
+            active = ActiveManager(self._settings, self._files, credentials)
+            await active.start()
+            self._enter(active)
 
     def _check_valid(self, credentials: Credentials) -> None:
         if credentials.expires_at() <= datetime.now(UTC):
@@ -106,9 +120,12 @@ class Daemon:
         log.info("manager stopped")
 
     async def _reading(self) -> Reading:
-        return Reading() if self._active is None else await self._active.reading()
+        if self._active is None:
+            return Reading(locked=self._state == "locked")
+        return await self._active.reading()
 
     def _swarm(self) -> Swarm:
+        self._check_not_locked()
         if self._active is None:
             raise NotAManager(
                 "This node is not a swarm manager.",
@@ -141,8 +158,8 @@ class Daemon:
 
     def info(self) -> local_pb2.LocalInfo:
         info = local_pb2.LocalInfo(state=self._state, error=self._error)
-        if self._credentials is not None:
-            subject = self._credentials.subject
+        subject = self._credentials.subject if self._credentials is not None else self._locked_subject()
+        if subject is not None:
             info.node_id, info.cluster_id = subject.node_id, subject.cluster_id
         if self._active is not None:
             info.node_id, info.cluster_id = self._active.node_id, self._active.cluster_id
@@ -151,8 +168,35 @@ class Daemon:
             info.refused.update(self._active.refused)
         return info
 
+    def _locked_subject(self) -> Subject | None:
+        return self._files.subject() if self._state == "locked" else None
+
+    async def unlock(self, unlock_key: SecretBytes) -> None:
+        async with self._changing:
+            if self._state != "locked":
+                raise FailedPrecondition(
+                    "swarm is not locked", hint="There is nothing to unlock: see `swarmnet info`."
+                )
+            self._attempts.check()
+            try:
+                await asyncio.to_thread(self._files.lock.unlock, unlock_key)
+            except BadUnlockKey:
+                self._attempts.failed()
+                raise
+            try:
+                await self._come_back()
+            except BaseException:
+                self._files.lock.close()
+                raise
+            log.info("unlocked")
+
+    def _check_not_locked(self) -> None:
+        if self._state == "locked":
+            raise SwarmLocked
+
     async def init(self, request: local_pb2.InitRequest) -> local_pb2.InitResponse:
         async with self._changing:
+            self._check_not_locked()
             if request.force_new_cluster:
                 return await self._refound(request)
             self._check_inactive()
@@ -189,8 +233,8 @@ class Daemon:
         await self._end_background()
         await active.stop()
         try:
-            work = partial(refound, self._settings, active.node_id, self._files.kek())
-            done = await asyncio.to_thread(work)
+            kek = storage.fitting(self._settings.raft_dir, self._files.lock.keks())
+            done = await asyncio.to_thread(refound, self._settings, active.node_id, kek)
         finally:
             active = await self._started_again()
         await active.wait_until_leading(FIRST_LEAD_S)
@@ -246,6 +290,7 @@ class Daemon:
             return local_pb2.JoinResponse(node_id=active.node_id, cluster_id=active.cluster_id)
 
     def _check_inactive(self) -> None:
+        self._check_not_locked()
         if self._active is not None or self._credentials is not None:
             raise FailedPrecondition(
                 "This node is already part of a swarm. Use `swarmnet swarm leave` to leave this swarm "
@@ -254,7 +299,9 @@ class Daemon:
 
     async def leave(self, *, force: bool) -> None:
         async with self._changing:
-            if self._credentials is not None:
+            if not force:
+                self._check_not_locked()
+            if self._credentials is not None or self._state == "locked":
                 await self._abandon()
                 return
             if (active := self._active) is None:
@@ -322,7 +369,7 @@ class Daemon:
         await self._hand_over(self._credentials, managers)
 
     async def _hand_over(self, credentials: Credentials, managers: Sequence[str]) -> None:
-        self._files.forget_raft()
+        await asyncio.to_thread(self._files.forget_swarm)
         try:
             await hand_over(self._settings.worker_socket, credentials, managers, self._say)
         except Unauthenticated as error:

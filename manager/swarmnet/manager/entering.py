@@ -20,7 +20,7 @@ from swarmnet.manager.ca.authority import Authority, Subject, new_key, private_p
 from swarmnet.manager.ca.credentials import Credentials
 from swarmnet.manager.ca.files import IdentityFiles
 from swarmnet.manager.ca.roots import Issuing
-from swarmnet.manager.founding import Wishes, found
+from swarmnet.manager.founding import FIRST_LOCK, Wishes, found
 from swarmnet.manager.identity import CallerRole
 from swarmnet.manager.joining import Enrolment, call, enrol
 from swarmnet.manager.raft.member import Joined, Member, end_of, member_of, message_of
@@ -35,6 +35,8 @@ _PAUSE_S: Final = 0.1
 async def found_swarm(settings: Settings, files: IdentityFiles, wishes: Wishes) -> ActiveManager:
     """A cluster of this one manager. The identity is saved last: before, there is nothing to start from."""
     files.erase()  # what an attempt that was interrupted left
+    if wishes.unlock_key is not None:
+        files.lock.make(FIRST_LOCK, wishes.unlock_key)
     cluster_id, node_id = make_id(secrets.token_bytes(16)), make_id(secrets.token_bytes(16))
     authority = Authority.create(cluster_id, datetime.now(UTC))
     by = Issuing(authority, b"", authority.root_pem, seconds(wishes.certificate_lifetime))

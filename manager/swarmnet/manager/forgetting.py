@@ -12,6 +12,7 @@ from typing import Final, Protocol
 import structlog
 
 from swarmnet.api.v1 import store_pb2
+from swarmnet.manager.raft.seal import DataKey
 from swarmnet.manager.store import Store
 
 log = structlog.get_logger()
@@ -23,8 +24,8 @@ class Sealed(Protocol):
     """Raft's files."""
 
     @property
-    def sealed_since(self) -> int:
-        """Nothing that was taken out of the state up to this entry is kept readable for long."""
+    def data_key(self) -> DataKey:
+        """The newest one: what left the state before it was made is on its way to become unreadable."""
 
     def renew_data_key(self) -> None: ...
 
@@ -35,7 +36,7 @@ async def keep_forgetting(
     """For ever."""
     with store.subscribe(store_pb2.ScopeSecrets, store_pb2.ClusterSecrets) as changes:
         while True:
-            if store.state.erased_index <= files.sealed_since:
+            if store.state.erased_index <= files.data_key.made_at:
                 await changes.next()
                 continue
             log.info("data key renewed", erased_index=store.state.erased_index)

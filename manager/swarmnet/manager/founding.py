@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
+from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.duration_pb2 import Duration
@@ -28,11 +29,15 @@ from swarmnet.core.limits import (
 from swarmnet.core.secret import SecretBytes
 from swarmnet.core.state import Transaction
 from swarmnet.core.timestamps import duration, seconds
+from swarmnet.core.unlock_key import UNLOCK_KEY_BYTES
 from swarmnet.manager.allocator import next_node_index
 from swarmnet.manager.ca.authority import Authority
 from swarmnet.manager.ca.tokens import TOKEN_BYTES
 from swarmnet.manager.control import cluster_settings
 from swarmnet.manager.keymanager import create_scope
+
+FIRST_LOCK: Final = 1
+"""The lock's generation in a swarm that is autolocked from the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,8 @@ class Wishes:
     encrypt_by_default: bool
     pools: tuple[str, ...]
     subnet_prefix_length: int
+    unlock_key: SecretBytes | None = None
+    """With autolock, from the start."""
 
 
 def checked(request: local_pb2.InitRequest) -> Wishes:
@@ -64,7 +71,8 @@ def checked(request: local_pb2.InitRequest) -> Wishes:
     length = request.subnet_prefix_length or SUBNET_PREFIX_LENGTH
     pools = tuple(request.address_pools) or (ADDRESS_POOL,)
     _check_pools(pools, length)
-    return Wishes(period, deadline, lifetime, request.encrypt_by_default, pools, length)
+    unlock_key = SecretBytes(secrets.token_bytes(UNLOCK_KEY_BYTES)) if request.autolock else None
+    return Wishes(period, deadline, lifetime, request.encrypt_by_default, pools, length, unlock_key)
 
 
 def _check_pools(pools: Sequence[str], length: int) -> None:
@@ -92,6 +100,7 @@ def found(
     node: types.Node,
 ) -> None:
     """Put the cluster, its secrets, its first manager and the gossip scope."""
+    locked = wishes.unlock_key is not None
     signing_key = SecretBytes(Ed25519PrivateKey.generate().private_bytes_raw())
     transaction.put(
         types.Cluster(
@@ -107,6 +116,8 @@ def found(
             rotation_deadline=wishes.rotation_deadline,
             certificate_lifetime=wishes.certificate_lifetime,
             encrypt_by_default=wishes.encrypt_by_default,
+            autolock=locked,
+            lock_generation=FIRST_LOCK if locked else 0,
         )
     )
     transaction.put(
@@ -116,8 +127,10 @@ def found(
             worker_token_secret=secrets.token_bytes(TOKEN_BYTES),
             manager_token_secret=secrets.token_bytes(TOKEN_BYTES),
             endpoint_private_key=signing_key.reveal(),
+            unlock_key=wishes.unlock_key.reveal() if wishes.unlock_key is not None else b"",
         )
     )
+    node.lock_generation = FIRST_LOCK if locked else 0
     node.index = next_node_index(transaction)
     transaction.put(node)
     create_scope(transaction, GOSSIP_SCOPE, now, seconds(wishes.rotation_period))

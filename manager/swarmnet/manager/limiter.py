@@ -1,4 +1,5 @@
-"""A token bucket per address, so that nobody can keep the bootstrap port busy alone."""
+"""How often something may be tried: a token bucket per address, so that nobody can keep the bootstrap port
+busy alone; and a pause between attempts at a secret."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from swarmnet.core.errors import ResourceExhausted
 RATE_PER_S: Final = 50.0
 """Sustained calls a second from one address: a host that joins makes two."""
 BURST: Final = 200.0
+ATTEMPT_PAUSE_S: Final = 1.0
 _ADDRESSES: Final = 10_000
 """Buckets kept; the longest unused one is forgotten first."""
 
@@ -34,3 +36,19 @@ class RateLimiter:
             raise ResourceExhausted(
                 f"too many bootstrap calls from {address}", hint="Wait a second and try again."
             )
+
+
+class Attempts:
+    """At a secret: after one that failed a pause, whoever makes the next."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._next_at = 0.0
+
+    def check(self) -> None:
+        """ResourceExhausted for one that follows a failed one too soon."""
+        if self._clock() < self._next_at:
+            raise ResourceExhausted("too many attempts", hint="Wait a second and try again.")
+
+    def failed(self) -> None:
+        self._next_at = self._clock() + ATTEMPT_PAUSE_S

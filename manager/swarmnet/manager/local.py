@@ -11,6 +11,7 @@ from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core.backup import MAX_STATE_BYTES
 from swarmnet.core.errors import FailedPrecondition, InvalidArgument
 from swarmnet.core.secret import SecretBytes
+from swarmnet.core.unlock_key import parse_unlock_key
 
 _MAX_BACKUP_BYTES: Final = MAX_STATE_BYTES + MAX_STATE_BYTES // 1024
 
@@ -27,6 +28,8 @@ class Operations(Protocol):
     async def join(self, request: local_pb2.JoinRequest) -> local_pb2.JoinResponse: ...
 
     async def leave(self, *, force: bool) -> None: ...
+
+    async def unlock(self, unlock_key: SecretBytes) -> None: ...
 
     def prepare_take_over(self) -> local_pb2.PrepareTakeOverResponse: ...
 
@@ -62,6 +65,10 @@ class LocalService(local_pb2_grpc.LocalServicer):
     async def Leave(self, request: local_pb2.LeaveRequest, context: object) -> local_pb2.LeaveResponse:
         await self._daemon.leave(force=request.force)
         return local_pb2.LeaveResponse()
+
+    async def Unlock(self, request: local_pb2.UnlockRequest, context: object) -> local_pb2.UnlockResponse:
+        await self._daemon.unlock(parse_unlock_key(request.unlock_key))
+        return local_pb2.UnlockResponse()
 
     async def PrepareTakeOver(
         self, request: local_pb2.PrepareTakeOverRequest, context: object

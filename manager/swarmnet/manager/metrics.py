@@ -52,13 +52,17 @@ class RaftReading:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """`raft` is None outside of a swarm. `refused`: calls from other hosts, by the reason of the error."""
+    """`raft` is None outside of a swarm, and of a locked manager. `refused`: calls from other hosts, by the
+    reason of the error."""
 
     raft: RaftReading | None = None
     refused: Mapping[str, int] = field(default_factory=dict)
+    locked: bool = False
 
     def obstacle(self) -> str:
         """Why this manager is not ready; empty when it is."""
+        if self.locked:
+            return "this manager is locked"
         if self.raft is None:
             return "this manager is not part of a swarm"
         return "" if self.raft.standing.leader_id else "no manager leads"

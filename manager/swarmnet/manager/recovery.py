@@ -150,8 +150,10 @@ async def restore_swarm(
     state = _state_in(backup)
     transaction = Transaction(state)
     node_id = make_id(secrets.token_bytes(16))
-    cluster = transaction.cluster()
-    by = issuing(cluster, secrets_of(transaction))
+    cluster, known = transaction.cluster(), secrets_of(transaction)
+    if cluster.autolock:
+        files.lock.make(cluster.lock_generation, SecretBytes(known.unlock_key))
+    by = issuing(cluster, known)
     credentials = own_credentials(by, node_id, cluster.meta.id)
     removed = other_managers(state, node_id)
     await asyncio.to_thread(_write_log, settings, files, state, node_id)
@@ -170,7 +172,7 @@ def _write_log(settings: Settings, files: IdentityFiles, state: State, node_id: 
     me = _this_manager(settings, node_id)
     become_only_manager(state, me, time.time(), state.index + 2)
     member = settings.member(node_id)
-    storage.create_from(settings.raft_dir, files.kek(), member, state.freeze()(), state.index)
+    storage.create_from(settings.raft_dir, files.lock.keks()[-1], member, state.freeze()(), state.index)
 
 
 def _state_in(backup: Backup) -> State:

@@ -80,6 +80,8 @@ class Renewal:
         self._leader = leader
         self._now = now
         self._point = 0.0
+        self._key_is_to_go = False
+        self._one_at_a_time = asyncio.Lock()
 
     async def run(self, news: Callable[[float], Awaitable[None]]) -> None:
         """For ever. `news(seconds)` returns when roots may have changed, or that much later.
@@ -100,14 +102,21 @@ class Renewal:
 
     async def keep(self) -> None:
         """Once: renew if it is time, then report until the leader has nothing more to say."""
-        if self._left_s() <= 0:
-            await self._use(await self._leader.renew(self.current))
-        for _ in range(_TURNS):
-            roots_pem = await self._leader.report(self.current)
-            if roots_pem == self.current.root_pem and self.current.is_current():
-                return
-            await self._follow(roots_pem)
-        raise Unavailable("the roots to trust keep changing")
+        async with self._one_at_a_time:
+            if self._key_is_to_go or self._left_s() <= 0:
+                await self._use(await self._leader.renew(self.current))
+                self._key_is_to_go = False
+            for _ in range(_TURNS):
+                roots_pem = await self._leader.report(self.current)
+                if roots_pem == self.current.root_pem and self.current.is_current():
+                    return
+                await self._follow(roots_pem)
+            raise Unavailable("the roots to trust keep changing")
+
+    async def replace_key(self) -> None:
+        """Renew now: the private key may be known. What fails is left to the next `keep`."""
+        self._key_is_to_go = True
+        await self.keep()
 
     async def _follow(self, roots_pem: bytes) -> None:
         told = replace(self.current, root_pem=roots_pem)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from swarmnet.core.errors import Internal
-from swarmnet.manager.ca.files import write_file
+from swarmnet.manager.ca.write import write_file
 from swarmnet.manager.identity import CallerRole
 
 _FILE: Final = "role-change.json"

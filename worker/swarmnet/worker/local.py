@@ -46,6 +46,9 @@ class LocalService(local_pb2_grpc.LocalServicer):
     async def Init(self, request: local.InitRequest, context: object) -> local.InitResponse:
         raise NotAManager(NOT_A_MANAGER)
 
+    async def Unlock(self, request: local.UnlockRequest, context: object) -> local.UnlockResponse:
+        raise NotAManager(NOT_A_MANAGER)
+
     async def Restore(self, request_iterator: object, context: object) -> local.RestoreResponse:
         raise NotAManager(NOT_A_MANAGER)
 

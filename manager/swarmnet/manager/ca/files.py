@@ -1,5 +1,7 @@
 """A manager's identity on disk: certificates/{node.pem,node.key,root.pem} and the key-encryption key `kek`.
 
+The private key is sealed under that one, as the data keys of Raft are (keyfile.py).
+
 Files are 0600 in directories of 0700, replaced as a whole and synced, so a crash leaves the old or the new.
 A renewal changes two files: the new key is written beside the old one first, so whichever certificate a crash
 leaves, its key is there too, and `load` finds it.
@@ -7,85 +9,93 @@ leaves, its key is there too, and `load` finds it.
 
 from __future__ import annotations
 
-import os
-import secrets
 import shutil
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from cryptography import x509
+from cryptography.exceptions import InvalidTag
+
 from swarmnet.core.errors import Internal
 from swarmnet.core.secret import SecretBytes
-from swarmnet.manager.ca.credentials import Credentials
+from swarmnet.manager.ca.authority import Subject
+from swarmnet.manager.ca.credentials import Credentials, subject_of
+from swarmnet.manager.ca.keyfile import KeyFile
+from swarmnet.manager.ca.write import sync_directory, write_file
+from swarmnet.manager.raft.seal import Cipher
 
-KEK_BYTES: Final = 32
-
-
-def write_file(path: Path, raw: bytes) -> None:
-    """Replace a file, 0600, so that it is on disk when this returns."""
-    fresh = path.with_name(path.name + ".tmp")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(raw)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+_CONTEXT: Final = b"swarmnet private key 1"
 
 
 class IdentityFiles:
-    """The identity below one state directory."""
+    """The identity below one state directory. `lock` opens it. Blocks; any thread."""
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
         self._folder = state_dir / "certificates"
-        self._kek = state_dir / "kek"
+        self._changing = threading.RLock()
+        self.lock = KeyFile(state_dir / "kek")
+
+    def subject(self) -> Subject | None:
+        """Whose identity it is, which is no secret; None when there is none yet."""
+        path = self._folder / "node.pem"
+        return subject_of(x509.load_pem_x509_certificate(path.read_bytes())) if path.exists() else None
 
     def load(self) -> Credentials | None:
-        """None when there is no identity yet. Internal when what is there does not belong together."""
+        """None when there is no identity yet. Internal when what is there does not belong together;
+        SwarmLocked while it cannot be opened."""
         if not (self._folder / "node.pem").exists():
             return None
-        for name in ("node.key", "node.key.next"):
-            if (self._folder / name).exists() and (found := self._read(name)).matches():
+        certificate, root = ((self._folder / name).read_bytes() for name in ("node.pem", "root.pem"))
+        for key in self._private_keys():
+            if (found := Credentials(certificate, key, root)).matches():
                 return found
         raise Internal(
             f"the certificate in {self._folder} has no private key beside it",
             hint="Restore the folder from a backup, or remove the state directory and join again.",
         )
 
-    def _read(self, key_name: str) -> Credentials:
-        certificate, key, root = (
-            (self._folder / name).read_bytes() for name in ("node.pem", key_name, "root.pem")
-        )
-        return Credentials(certificate, SecretBytes(key), root)
+    def _private_keys(self) -> Iterator[SecretBytes]:
+        """All that are there and open with a key that is there."""
+        for name in ("node.key", "node.key.next"):
+            if not (self._folder / name).exists():
+                continue
+            sealed = (self._folder / name).read_bytes()
+            for kek in reversed(self.lock.keks()):
+                try:
+                    yield SecretBytes(Cipher(kek).open(sealed, _CONTEXT))
+                except InvalidTag:
+                    continue
 
     def save(self, credentials: Credentials) -> None:
         """The key first under another name, then the certificate, then the key in its place."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_file(self._folder / "node.key.next", credentials.key.reveal())
-        write_file(self._folder / "root.pem", credentials.root_pem)
-        write_file(self._folder / "node.pem", credentials.certificate_pem)
-        (self._folder / "node.key.next").replace(self._folder / "node.key")
-        sync_directory(self._folder)
+        with self._changing:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            sealed = Cipher(self.lock.keks()[-1]).seal(credentials.key.reveal(), _CONTEXT)
+            write_file(self._folder / "node.key.next", sealed)
+            write_file(self._folder / "root.pem", credentials.root_pem)
+            write_file(self._folder / "node.pem", credentials.certificate_pem)
+            (self._folder / "node.key.next").replace(self._folder / "node.key")
+            sync_directory(self._folder)
 
-    def kek(self) -> SecretBytes:
-        """The key-encryption key, made on first use."""
-        if not self._kek.exists():
-            write_file(self._kek, secrets.token_bytes(KEK_BYTES))
-        return SecretBytes(self._kek.read_bytes())
+    def reseal(self) -> None:
+        """Have the private key sealed under the newest key-encryption key."""
+        with self._changing:
+            if (credentials := self.load()) is not None:
+                self.save(credentials)
 
-    def forget_raft(self) -> None:
-        """Erase the state of the swarm, its key first; the identity stays."""
-        self._kek.unlink(missing_ok=True)
+    def forget_swarm(self) -> None:
+        """Erase the state of the swarm, its keys first. The identity stays, and needs no unlock key any more:
+        it is to be a worker's."""
+        (self._state_dir / "raft" / "data.keys").unlink(missing_ok=True)
         shutil.rmtree(self._state_dir / "raft", ignore_errors=True)
         sync_directory(self._state_dir)
+        if self.lock.locks:
+            self.lock.turn(0, None)
+        self.reseal()
+        self.lock.forget_old()
 
     def erase(self) -> None:
         """Take everything out of the state directory; the directory stays.
@@ -94,7 +104,8 @@ class IdentityFiles:
         the key.
         """
         (self._folder / "node.pem").unlink(missing_ok=True)
-        self._kek.unlink(missing_ok=True)
+        (self._state_dir / "kek").unlink(missing_ok=True)
+        self.lock.close()
         for entry in self._state_dir.iterdir():
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)

@@ -14,6 +14,7 @@ from swarmnet.core.errors import InvalidArgument
 from swarmnet.core.state import Transaction
 from swarmnet.manager.ca.tokens import TOKEN_BYTES, token_of
 from swarmnet.manager.control import cluster_settings
+from swarmnet.manager.control.locking import change_lock
 from swarmnet.manager.control.surroundings import Noun
 
 
@@ -41,6 +42,7 @@ class ClusterNoun(Noun):
             transaction.put(cluster)
             if request.HasField("key_rotation_period"):
                 _bring_forward(transaction, self._store.now(), request.key_rotation_period)
+            change_lock(transaction, request)
 
         await self._store.transact(decide)
         return self._cluster_view()

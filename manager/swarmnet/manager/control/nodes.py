@@ -8,6 +8,7 @@ from swarmnet.core.errors import FailedPrecondition, InvalidArgument
 from swarmnet.core.ids import check_name
 from swarmnet.core.state import Transaction
 from swarmnet.manager.control import lookup
+from swarmnet.manager.control.locking import lock_word
 from swarmnet.manager.control.surroundings import Noun
 from swarmnet.manager.keymanager import rekey_without
 from swarmnet.manager.roles import check_majority, check_promotable, check_role, wanted_role
@@ -33,6 +34,8 @@ class NodeNoun(Noun):
             view.manager_status = "Leader" if leads else "Reachable" if reachable else "Unreachable"
             view.node.state = types.NODE_STATE_READY if leads or reachable else types.NODE_STATE_DOWN
             view.self = node.meta.id == self._here.node_id
+            if (cluster := self._store.state.cluster()) is not None:
+                view.lock = lock_word(cluster, node)
         return view
 
     async def UpdateNode(self, request: control.UpdateNodeRequest, context: object) -> control.NodeView:

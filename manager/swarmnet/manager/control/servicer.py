@@ -6,6 +6,7 @@ from swarmnet.manager.control.backup import BackupNoun
 from swarmnet.manager.control.configs import ConfigNoun
 from swarmnet.manager.control.encryption import EncryptionNoun
 from swarmnet.manager.control.keys import KeyNoun
+from swarmnet.manager.control.locking import LockNoun
 from swarmnet.manager.control.networks import NetworkNoun
 from swarmnet.manager.control.nodes import NodeNoun
 from swarmnet.manager.control.raft import RaftNoun
@@ -25,6 +26,7 @@ class Control(
     TaskNoun,
     KeyNoun,
     EncryptionNoun,
+    LockNoun,
     RaftNoun,
     WatchNoun,
 ):

@@ -45,6 +45,7 @@ from swarmnet.manager.raft.member import Joined, Member
 from swarmnet.manager.raft.membership import Membership, check_reachable
 from swarmnet.manager.raft.outlet import StateMachine
 from swarmnet.manager.raft.pending import Answer, Pending, outcome_of, settle
+from swarmnet.manager.raft.seal import DataKey
 from swarmnet.manager.raft.service import RaftService
 from swarmnet.manager.raft.standing import Standing
 from swarmnet.manager.raft.wire import Wire
@@ -182,13 +183,23 @@ class RaftNode:
         return self._engine.measures
 
     @property
-    def sealed_since(self) -> int:
-        """The last entry that was in the state when the newest data key was made."""
-        return self._storage.keys.newest.made_at
+    def data_key(self) -> DataKey:
+        """The newest one, which seals what is written."""
+        return self._storage.keys.newest
 
     def renew_data_key(self) -> None:
         """Have all become unreadable on this manager's disk that was taken out of the state by now, soon."""
         self._engine.post(self._engine.renew_data_key)
+
+    async def seal_under(self, kek: SecretBytes) -> None:
+        """Keep the data keys under another key-encryption key. ResourceExhausted, OutcomeUnknown: not yet."""
+        answer = self._pending.expect()
+
+        def reseal() -> None:
+            self._loop.call_soon_threadsafe(settle, answer, self._storage.seal_under(kek))
+
+        self._engine.post(reseal)
+        await outcome_of(answer, _STANDING_S)
 
     def heard_ago_s(self, node_id: str) -> float | None:
         """How long ago a message of that manager came in; None if none ever did."""

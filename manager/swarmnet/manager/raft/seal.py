@@ -58,10 +58,14 @@ class DataKey(Cipher):
         return f"<data key {self.number}>"
 
 
-class DataKeys:
-    """One thread at a time changes them; any may read. `keep` makes a change durable before it counts."""
+Keep = Callable[[Sequence[DataKey]], None]
+"""Makes them durable, as they are to be."""
 
-    def __init__(self, keys: Sequence[DataKey], keep: Callable[[Sequence[DataKey]], None]) -> None:
+
+class DataKeys:
+    """One thread at a time changes them; any may read. A change counts once `keep` has it."""
+
+    def __init__(self, keys: Sequence[DataKey], keep: Keep) -> None:
         self._keys = tuple(keys)
         self._keep = keep
 
@@ -92,10 +96,10 @@ class DataKeys:
         for each in gone:
             each.secret.erase()
 
-    def seal_under(self, disk: Disk, path: Path, kek: SecretBytes) -> None:
-        """Keep them in `path` under another key-encryption key from now on. OSError leaves the old one."""
-        self._keep = partial(_store, disk, path, kek)
-        self._become(self._keys)
+    def keep_by(self, keep: Keep) -> None:
+        """Keep them in another way from now on. OSError leaves the old one."""
+        keep(self._keys)
+        self._keep = keep
 
     def _become(self, keys: tuple[DataKey, ...]) -> None:
         self._keep(keys)
@@ -104,7 +108,7 @@ class DataKeys:
 
 def create_data_keys(disk: Disk, path: Path, kek: SecretBytes) -> DataKeys:
     """Make the first data key and keep it in `path`, sealed under `kek` (32 bytes)."""
-    keys, keep = [DataKey(_fresh())], partial(_store, disk, path, kek)
+    keys, keep = [DataKey(_fresh())], keeper(disk, path, kek)
     keep(keys)
     return DataKeys(keys, keep)
 
@@ -122,7 +126,12 @@ def load_data_keys(disk: Disk, path: Path, kek: SecretBytes) -> DataKeys:
             hint="Put back the key file of this state directory, or unlock with the swarm's unlock key.",
         ) from None
     keys = [DataKey(SecretBytes(each.secret), each.number, each.made_at) for each in found.keys]
-    return DataKeys(keys, partial(_store, disk, path, kek))
+    return DataKeys(keys, keeper(disk, path, kek))
+
+
+def keeper(disk: Disk, path: Path, kek: SecretBytes) -> Keep:
+    """Keeps them in `path`, sealed under `kek`."""
+    return partial(_store, disk, path, kek)
 
 
 def _store(disk: Disk, path: Path, kek: SecretBytes, keys: Sequence[DataKey]) -> None:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from swarmnet.api.v1 import raft_pb2 as raft
-from swarmnet.core.errors import FailedPrecondition
+from swarmnet.core.errors import FailedPrecondition, ResourceExhausted, SwarmnetError
 from swarmnet.core.secret import SecretBytes
 from swarmnet.manager.raft import member
-from swarmnet.manager.raft.disk import REAL_DISK, Disk, Lock, damaged, remove_unfinished
+from swarmnet.manager.raft.disk import REAL_DISK, Disk, Lock, damaged, is_full, remove_unfinished
 from swarmnet.manager.raft.election import LogEnd
 from swarmnet.manager.raft.entries import NO_OP, Entry, to_proto
 from swarmnet.manager.raft.journal import LAYOUT, Journal
 from swarmnet.manager.raft.member import Member
-from swarmnet.manager.raft.seal import DataKeys, create_data_keys, load_data_keys
+from swarmnet.manager.raft.seal import DataKeys, Keep, create_data_keys, keeper, load_data_keys
 from swarmnet.manager.raft.segments import Layout, Segments
 from swarmnet.manager.raft.snapshot import SnapshotFile
 
@@ -34,11 +35,25 @@ class Storage:
     snapshots: SnapshotFile
     snapshot: raft.RaftSnapshot | None
     _lock: Lock
+    _keep_under: Callable[[SecretBytes], Keep]
 
     def take_snapshot(self) -> raft.RaftSnapshot | None:
         """It is kept no longer: what it holds may have to be forgotten."""
         taken, self.snapshot = self.snapshot, None
         return taken
+
+    def seal_under(self, kek: SecretBytes) -> SwarmnetError | None:
+        """Keep the data keys under another key-encryption key from now on, or say why not yet.
+
+        OSError when nothing is known of the disk any more.
+        """
+        try:
+            self.keys.keep_by(self._keep_under(kek))
+        except OSError as error:
+            if not is_full(error):
+                raise
+            return ResourceExhausted("the disk is full", hint="Free space in the state directory.")
+        return None
 
     def close(self) -> None:
         self.journal.close()
@@ -71,12 +86,22 @@ def create(
     except BaseException:
         lock.close()
         raise
-    return Storage(keys, journal, SnapshotFile(disk, directory / "snapshot", keys), None, lock)
+    keep_under = partial(keeper, disk, directory / _KEYS)
+    return Storage(keys, journal, SnapshotFile(disk, directory / "snapshot", keys), None, lock, keep_under)
 
 
 def has_log(directory: Path, disk: Disk = REAL_DISK) -> bool:
     """Whether a manager has its part in Raft there already, as a whole."""
     return disk.is_folder(directory) and Segments.exist(disk, directory / "journal")
+
+
+def fitting(directory: Path, keks: Sequence[SecretBytes], disk: Disk = REAL_DISK) -> SecretBytes:
+    """The one of these key-encryption keys that opens the directory; the last, the newest, if none does."""
+    for kek in reversed(keks):
+        with suppress(FailedPrecondition, FileNotFoundError):
+            load_data_keys(disk, directory / _KEYS, kek)
+            return kek
+    return keks[-1]
 
 
 def open_existing(
@@ -97,7 +122,7 @@ def open_existing(
     except BaseException:
         lock.close()
         raise
-    return Storage(keys, journal, snapshots, snapshot, lock)
+    return Storage(keys, journal, snapshots, snapshot, lock, partial(keeper, disk, directory / _KEYS))
 
 
 def create_from(directory: Path, kek: SecretBytes, me: Member, state: bytes, index: int) -> None:

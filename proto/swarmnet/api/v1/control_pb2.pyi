@@ -166,8 +166,12 @@ class UpdateClusterRequest(_message.Message):
     KEY_ROTATION_DEADLINE_FIELD_NUMBER: _builtins.int
     CERTIFICATE_LIFETIME_FIELD_NUMBER: _builtins.int
     ENCRYPT_BY_DEFAULT_FIELD_NUMBER: _builtins.int
+    AUTOLOCK_FIELD_NUMBER: _builtins.int
+    ROTATE_UNLOCK_KEY_FIELD_NUMBER: _builtins.int
     encrypt_by_default: _builtins.bool
     """networks are encrypted unless they say encrypted=false"""
+    autolock: _builtins.bool
+    rotate_unlock_key: _builtins.bool
     @_builtins.property
     def key_rotation_period(self) -> _duration_pb2.Duration:
         """1 min to 30 days"""
@@ -192,16 +196,98 @@ class UpdateClusterRequest(_message.Message):
         key_rotation_deadline: _duration_pb2.Duration | None = ...,
         certificate_lifetime: _duration_pb2.Duration | None = ...,
         encrypt_by_default: _builtins.bool | None = ...,
+        autolock: _builtins.bool | None = ...,
+        rotate_unlock_key: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_encrypt_by_default", b"_encrypt_by_default", "certificate_lifetime", b"certificate_lifetime", "encrypt_by_default", b"encrypt_by_default", "key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period", "retire_grace", b"retire_grace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_autolock", b"_autolock", "_encrypt_by_default", b"_encrypt_by_default", "autolock", b"autolock", "certificate_lifetime", b"certificate_lifetime", "encrypt_by_default", b"encrypt_by_default", "key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period", "retire_grace", b"retire_grace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_encrypt_by_default", b"_encrypt_by_default", "certificate_lifetime", b"certificate_lifetime", "encrypt_by_default", b"encrypt_by_default", "key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period", "retire_grace", b"retire_grace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_autolock", b"_autolock", "_encrypt_by_default", b"_encrypt_by_default", "autolock", b"autolock", "certificate_lifetime", b"certificate_lifetime", "encrypt_by_default", b"encrypt_by_default", "key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period", "retire_grace", b"retire_grace", "rotate_unlock_key", b"rotate_unlock_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__autolock: _TypeAlias = _typing.Literal["autolock"]  # noqa: Y015
+    _WhichOneofArgType__autolock: _TypeAlias = _typing.Literal["_autolock", b"_autolock"]  # noqa: Y015
     _WhichOneofReturnType__encrypt_by_default: _TypeAlias = _typing.Literal["encrypt_by_default"]  # noqa: Y015
     _WhichOneofArgType__encrypt_by_default: _TypeAlias = _typing.Literal["_encrypt_by_default", b"_encrypt_by_default"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__autolock) -> _WhichOneofReturnType__autolock | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__encrypt_by_default) -> _WhichOneofReturnType__encrypt_by_default | None: ...
 
 Global___UpdateClusterRequest: _TypeAlias = UpdateClusterRequest  # noqa: Y015
+
+@_typing.final
+class GetUnlockKeyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUnlockKeyRequest: _TypeAlias = GetUnlockKeyRequest  # noqa: Y015
+
+@_typing.final
+class GetUnlockKeyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNLOCK_KEY_FIELD_NUMBER: _builtins.int
+    BEHIND_FIELD_NUMBER: _builtins.int
+    unlock_key: _builtins.str
+    """SWMKEY-1-..."""
+    @_builtins.property
+    def behind(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """hostnames of managers that still open with what was before it"""
+
+    def __init__(
+        self,
+        *,
+        unlock_key: _builtins.str = ...,
+        behind: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["behind", b"behind", "unlock_key", b"unlock_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUnlockKeyResponse: _TypeAlias = GetUnlockKeyResponse  # noqa: Y015
+
+@_typing.final
+class ReportLockRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: _builtins.int
+    generation: _builtins.int
+    def __init__(
+        self,
+        *,
+        generation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportLockRequest: _TypeAlias = ReportLockRequest  # noqa: Y015
+
+@_typing.final
+class ReportLockResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportLockResponse: _TypeAlias = ReportLockResponse  # noqa: Y015
 
 @_typing.final
 class RotateRootCertificateRequest(_message.Message):
@@ -325,10 +411,13 @@ class NodeView(_message.Message):
     NODE_FIELD_NUMBER: _builtins.int
     MANAGER_STATUS_FIELD_NUMBER: _builtins.int
     SELF_FIELD_NUMBER: _builtins.int
+    LOCK_FIELD_NUMBER: _builtins.int
     manager_status: _builtins.str
     """"Leader", "Reachable", "Unreachable", or empty for a worker"""
     self: _builtins.bool
     """the manager that took the call"""
+    lock: _builtins.str
+    """of a manager once autolock was ever set: "current", or "behind" """
     @_builtins.property
     def node(self) -> _types_pb2.Node: ...
     def __init__(
@@ -337,10 +426,11 @@ class NodeView(_message.Message):
         node: _types_pb2.Node | None = ...,
         manager_status: _builtins.str = ...,
         self: _builtins.bool = ...,
+        lock: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["manager_status", b"manager_status", "node", b"node", "self", b"self"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lock", b"lock", "manager_status", b"manager_status", "node", b"node", "self", b"self"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -50,6 +50,16 @@ class ControlStub:
                 request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.UpdateClusterRequest.SerializeToString,
                 response_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.GetClusterResponse.FromString,
                 _registered_method=True)
+        self.GetUnlockKey = channel.unary_unary(
+                '/swarmnet.api.v1.Control/GetUnlockKey',
+                request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.GetUnlockKeyRequest.SerializeToString,
+                response_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.GetUnlockKeyResponse.FromString,
+                _registered_method=True)
+        self.ReportLock = channel.unary_unary(
+                '/swarmnet.api.v1.Control/ReportLock',
+                request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.ReportLockRequest.SerializeToString,
+                response_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.ReportLockResponse.FromString,
+                _registered_method=True)
         self.GetJoinTokens = channel.unary_unary(
                 '/swarmnet.api.v1.Control/GetJoinTokens',
                 request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.GetJoinTokensRequest.SerializeToString,
@@ -222,7 +232,23 @@ class ControlServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateCluster(self, request, context):
-        """Changes what is set: key_rotation_period is 1 minute to 30 days, certificate_lifetime 1 hour to 10 years.
+        """Changes what is set: key_rotation_period is 1 minute to 30 days, certificate_lifetime 1 hour to 10 years. Of autolock
+        and a new unlock key every manager that is up takes notice within moments, and one that is not when it comes back:
+        ListNodes tells (NodeView.lock). FAILED_PRECONDITION for a new unlock key of a swarm that is not autolocked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUnlockKey(self, request, context):
+        """The key that managers need after a restart. FAILED_PRECONDITION unless the swarm is autolocked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportLock(self, request, context):
+        """A manager's disk follows this generation of the lock (Cluster.lock_generation) from now on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -460,6 +486,16 @@ def add_ControlServicer_to_server(servicer, server):
                     request_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.UpdateClusterRequest.FromString,
                     response_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.GetClusterResponse.SerializeToString,
             ),
+            'GetUnlockKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUnlockKey,
+                    request_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.GetUnlockKeyRequest.FromString,
+                    response_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.GetUnlockKeyResponse.SerializeToString,
+            ),
+            'ReportLock': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportLock,
+                    request_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.ReportLockRequest.FromString,
+                    response_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.ReportLockResponse.SerializeToString,
+            ),
             'GetJoinTokens': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJoinTokens,
                     request_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.GetJoinTokensRequest.FromString,
@@ -675,6 +711,60 @@ class Control:
             '/swarmnet.api.v1.Control/UpdateCluster',
             swarmnet_dot_api_dot_v1_dot_control__pb2.UpdateClusterRequest.SerializeToString,
             swarmnet_dot_api_dot_v1_dot_control__pb2.GetClusterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUnlockKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarmnet.api.v1.Control/GetUnlockKey',
+            swarmnet_dot_api_dot_v1_dot_control__pb2.GetUnlockKeyRequest.SerializeToString,
+            swarmnet_dot_api_dot_v1_dot_control__pb2.GetUnlockKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportLock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarmnet.api.v1.Control/ReportLock',
+            swarmnet_dot_api_dot_v1_dot_control__pb2.ReportLockRequest.SerializeToString,
+            swarmnet_dot_api_dot_v1_dot_control__pb2.ReportLockResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,7 +41,14 @@ class ControlStub:
     def __new__(cls, channel: _aio.Channel) -> ControlAsyncStub: ...
     GetCluster: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetClusterRequest, _control_pb2.GetClusterResponse]
     UpdateCluster: _grpc.UnaryUnaryMultiCallable[_control_pb2.UpdateClusterRequest, _control_pb2.GetClusterResponse]
-    """Changes what is set: key_rotation_period is 1 minute to 30 days, certificate_lifetime 1 hour to 10 years."""
+    """Changes what is set: key_rotation_period is 1 minute to 30 days, certificate_lifetime 1 hour to 10 years. Of autolock
+    and a new unlock key every manager that is up takes notice within moments, and one that is not when it comes back:
+    ListNodes tells (NodeView.lock). FAILED_PRECONDITION for a new unlock key of a swarm that is not autolocked.
+    """
+    GetUnlockKey: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetUnlockKeyRequest, _control_pb2.GetUnlockKeyResponse]
+    """The key that managers need after a restart. FAILED_PRECONDITION unless the swarm is autolocked."""
+    ReportLock: _grpc.UnaryUnaryMultiCallable[_control_pb2.ReportLockRequest, _control_pb2.ReportLockResponse]
+    """A manager's disk follows this generation of the lock (Cluster.lock_generation) from now on."""
     GetJoinTokens: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetJoinTokensRequest, _control_pb2.GetJoinTokensResponse]
     RotateJoinToken: _grpc.UnaryUnaryMultiCallable[_control_pb2.RotateJoinTokenRequest, _control_pb2.GetJoinTokensResponse]
     """The old token stops working at once; nodes that joined with it stay."""
@@ -129,7 +136,14 @@ class ControlAsyncStub(ControlStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetCluster: _aio.UnaryUnaryMultiCallable[_control_pb2.GetClusterRequest, _control_pb2.GetClusterResponse]  # type: ignore[assignment]
     UpdateCluster: _aio.UnaryUnaryMultiCallable[_control_pb2.UpdateClusterRequest, _control_pb2.GetClusterResponse]  # type: ignore[assignment]
-    """Changes what is set: key_rotation_period is 1 minute to 30 days, certificate_lifetime 1 hour to 10 years."""
+    """Changes what is set: key_rotation_period is 1 minute to 30 days, certificate_lifetime 1 hour to 10 years. Of autolock
+    and a new unlock key every manager that is up takes notice within moments, and one that is not when it comes back:
+    ListNodes tells (NodeView.lock). FAILED_PRECONDITION for a new unlock key of a swarm that is not autolocked.
+    """
+    GetUnlockKey: _aio.UnaryUnaryMultiCallable[_control_pb2.GetUnlockKeyRequest, _control_pb2.GetUnlockKeyResponse]  # type: ignore[assignment]
+    """The key that managers need after a restart. FAILED_PRECONDITION unless the swarm is autolocked."""
+    ReportLock: _aio.UnaryUnaryMultiCallable[_control_pb2.ReportLockRequest, _control_pb2.ReportLockResponse]  # type: ignore[assignment]
+    """A manager's disk follows this generation of the lock (Cluster.lock_generation) from now on."""
     GetJoinTokens: _aio.UnaryUnaryMultiCallable[_control_pb2.GetJoinTokensRequest, _control_pb2.GetJoinTokensResponse]  # type: ignore[assignment]
     RotateJoinToken: _aio.UnaryUnaryMultiCallable[_control_pb2.RotateJoinTokenRequest, _control_pb2.GetJoinTokensResponse]  # type: ignore[assignment]
     """The old token stops working at once; nodes that joined with it stay."""
@@ -226,7 +240,26 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request: _control_pb2.UpdateClusterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.GetClusterResponse, _abc.Awaitable[_control_pb2.GetClusterResponse]]:
-        """Changes what is set: key_rotation_period is 1 minute to 30 days, certificate_lifetime 1 hour to 10 years."""
+        """Changes what is set: key_rotation_period is 1 minute to 30 days, certificate_lifetime 1 hour to 10 years. Of autolock
+        and a new unlock key every manager that is up takes notice within moments, and one that is not when it comes back:
+        ListNodes tells (NodeView.lock). FAILED_PRECONDITION for a new unlock key of a swarm that is not autolocked.
+        """
+
+    @_abc_1.abstractmethod
+    def GetUnlockKey(
+        self,
+        request: _control_pb2.GetUnlockKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.GetUnlockKeyResponse, _abc.Awaitable[_control_pb2.GetUnlockKeyResponse]]:
+        """The key that managers need after a restart. FAILED_PRECONDITION unless the swarm is autolocked."""
+
+    @_abc_1.abstractmethod
+    def ReportLock(
+        self,
+        request: _control_pb2.ReportLockRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.ReportLockResponse, _abc.Awaitable[_control_pb2.ReportLockResponse]]:
+        """A manager's disk follows this generation of the lock (Cluster.lock_generation) from now on."""
 
     @_abc_1.abstractmethod
     def GetJoinTokens(

@@ -28,7 +28,7 @@ from swarmnet.api.v1 import options_pb2 as swarmnet_dot_api_dot_v1_dot_options__
 from swarmnet.api.v1 import types_pb2 as swarmnet_dot_api_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bswarmnet/api/v1/local.proto\x12\x0fswarmnet.api.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dswarmnet/api/v1/options.proto\x1a\x1bswarmnet/api/v1/types.proto\"\x10\n\x0eGetInfoRequest\"\xab\x02\n\tLocalInfo\x12#\n\x04role\x18\x01 \x01(\x0e\x32\x15.swarmnet.api.v1.Role\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x12\n\ncluster_id\x18\x04 \x01(\t\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x10\n\x08managers\x18\x07 \x03(\t\x12\x15\n\rrunning_tasks\x18\x08 \x01(\r\x12\x12\n\nmanager_id\x18\t \x01(\t\x12\x38\n\x07refused\x18\n \x03(\x0b\x32\'.swarmnet.api.v1.LocalInfo.RefusedEntry\x1a.\n\x0cRefusedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xc0\x02\n\x0bInitRequest\x12\x36\n\x13key_rotation_period\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\raddress_pools\x18\x02 \x03(\t\x12\x1c\n\x14subnet_prefix_length\x18\x03 \x01(\r\x12\x19\n\x11\x66orce_new_cluster\x18\x04 \x01(\x08\x12\x37\n\x14\x63\x65rtificate_lifetime\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1f\n\x12\x65ncrypt_by_default\x18\x10 \x01(\x08H\x00\x88\x01\x01\x12\x38\n\x15key_rotation_deadline\x18\x32 \x01(\x0b\x32\x19.google.protobuf.DurationB\x15\n\x13_encrypt_by_default\"\x8e\x01\n\x0cInitResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x19\n\x0cworker_token\x18\x03 \x01(\tB\x03\x80\x01\x01\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12-\n\trecovered\x18\x05 \x01(\x0b\x32\x1a.swarmnet.api.v1.Recovered\"I\n\tRecovered\x12\x17\n\x0f\x63ommitted_index\x18\x01 \x01(\x04\x12\x12\n\nlast_index\x18\x02 \x01(\x04\x12\x0f\n\x07removed\x18\x03 \x03(\t\"0\n\x0eRestoreRequest\x12\x10\n\x03key\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\x97\x01\n\x0fRestoreResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\r\n\x05index\x18\x03 \x01(\x04\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07removed\x18\x05 \x03(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\"4\n\x0bJoinRequest\x12\x12\n\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x11\n\taddresses\x18\x02 \x03(\t\"3\n\x0cJoinResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\"\x1d\n\x0cLeaveRequest\x12\r\n\x05\x66orce\x18\x01 \x01(\x08\"\x0f\n\rLeaveResponse\"\x18\n\x16PrepareTakeOverRequest\"E\n\x17PrepareTakeOverResponse\x12\x0f\n\x07\x63sr_pem\x18\x01 \x01(\t\x12\x19\n\x11\x62ootstrap_address\x18\x02 \x01(\t\"c\n\x0fTakeOverRequest\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x1c\n\x14root_certificate_pem\x18\x02 \x01(\t\x12\x19\n\x11manager_addresses\x18\x03 \x03(\t\"\x12\n\x10TakeOverResponse\"@\n\rAttachRequest\x12\x0f\n\x07network\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x03 \x03(\t2\xb2\x05\n\x05Local\x12N\n\x07GetInfo\x12\x1f.swarmnet.api.v1.GetInfoRequest\x1a\x1a.swarmnet.api.v1.LocalInfo\"\x06\xca\xc9\x19\x02 \x01\x12K\n\x04Init\x12\x1c.swarmnet.api.v1.InitRequest\x1a\x1d.swarmnet.api.v1.InitResponse\"\x06\xca\xc9\x19\x02 \x01\x12K\n\x04Join\x12\x1c.swarmnet.api.v1.JoinRequest\x1a\x1d.swarmnet.api.v1.JoinResponse\"\x06\xca\xc9\x19\x02 \x01\x12N\n\x05Leave\x12\x1d.swarmnet.api.v1.LeaveRequest\x1a\x1e.swarmnet.api.v1.LeaveResponse\"\x06\xca\xc9\x19\x02 \x01\x12V\n\x07Restore\x12\x1f.swarmnet.api.v1.RestoreRequest\x1a .swarmnet.api.v1.RestoreResponse\"\x06\xca\xc9\x19\x02 \x01(\x01\x12l\n\x0fPrepareTakeOver\x12\'.swarmnet.api.v1.PrepareTakeOverRequest\x1a(.swarmnet.api.v1.PrepareTakeOverResponse\"\x06\xca\xc9\x19\x02 \x01\x12W\n\x08TakeOver\x12 .swarmnet.api.v1.TakeOverRequest\x1a!.swarmnet.api.v1.TakeOverResponse\"\x06\xca\xc9\x19\x02 \x01\x12P\n\x06\x41ttach\x12\x1e.swarmnet.api.v1.AttachRequest\x1a\x1e.swarmnet.api.v1.LeaveResponse\"\x06\xca\xc9\x19\x02 \x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bswarmnet/api/v1/local.proto\x12\x0fswarmnet.api.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dswarmnet/api/v1/options.proto\x1a\x1bswarmnet/api/v1/types.proto\"\x10\n\x0eGetInfoRequest\"\xab\x02\n\tLocalInfo\x12#\n\x04role\x18\x01 \x01(\x0e\x32\x15.swarmnet.api.v1.Role\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x12\n\ncluster_id\x18\x04 \x01(\t\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x10\n\x08managers\x18\x07 \x03(\t\x12\x15\n\rrunning_tasks\x18\x08 \x01(\r\x12\x12\n\nmanager_id\x18\t \x01(\t\x12\x38\n\x07refused\x18\n \x03(\x0b\x32\'.swarmnet.api.v1.LocalInfo.RefusedEntry\x1a.\n\x0cRefusedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xd2\x02\n\x0bInitRequest\x12\x36\n\x13key_rotation_period\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\raddress_pools\x18\x02 \x03(\t\x12\x1c\n\x14subnet_prefix_length\x18\x03 \x01(\r\x12\x19\n\x11\x66orce_new_cluster\x18\x04 \x01(\x08\x12\x37\n\x14\x63\x65rtificate_lifetime\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1f\n\x12\x65ncrypt_by_default\x18\x10 \x01(\x08H\x00\x88\x01\x01\x12\x38\n\x15key_rotation_deadline\x18\x32 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08\x61utolock\x18\x0e \x01(\x08\x42\x15\n\x13_encrypt_by_default\"\x8e\x01\n\x0cInitResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x19\n\x0cworker_token\x18\x03 \x01(\tB\x03\x80\x01\x01\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12-\n\trecovered\x18\x05 \x01(\x0b\x32\x1a.swarmnet.api.v1.Recovered\"I\n\tRecovered\x12\x17\n\x0f\x63ommitted_index\x18\x01 \x01(\x04\x12\x12\n\nlast_index\x18\x02 \x01(\x04\x12\x0f\n\x07removed\x18\x03 \x03(\t\"0\n\x0eRestoreRequest\x12\x10\n\x03key\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\x97\x01\n\x0fRestoreResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\r\n\x05index\x18\x03 \x01(\x04\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07removed\x18\x05 \x03(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\"4\n\x0bJoinRequest\x12\x12\n\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x11\n\taddresses\x18\x02 \x03(\t\"3\n\x0cJoinResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\"\x1d\n\x0cLeaveRequest\x12\r\n\x05\x66orce\x18\x01 \x01(\x08\"\x0f\n\rLeaveResponse\"(\n\rUnlockRequest\x12\x17\n\nunlock_key\x18\x01 \x01(\tB\x03\x80\x01\x01\"\x10\n\x0eUnlockResponse\"\x18\n\x16PrepareTakeOverRequest\"E\n\x17PrepareTakeOverResponse\x12\x0f\n\x07\x63sr_pem\x18\x01 \x01(\t\x12\x19\n\x11\x62ootstrap_address\x18\x02 \x01(\t\"c\n\x0fTakeOverRequest\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x1c\n\x14root_certificate_pem\x18\x02 \x01(\t\x12\x19\n\x11manager_addresses\x18\x03 \x03(\t\"\x12\n\x10TakeOverResponse\"@\n\rAttachRequest\x12\x0f\n\x07network\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x03 \x03(\t2\x85\x06\n\x05Local\x12N\n\x07GetInfo\x12\x1f.swarmnet.api.v1.GetInfoRequest\x1a\x1a.swarmnet.api.v1.LocalInfo\"\x06\xca\xc9\x19\x02 \x01\x12K\n\x04Init\x12\x1c.swarmnet.api.v1.InitRequest\x1a\x1d.swarmnet.api.v1.InitResponse\"\x06\xca\xc9\x19\x02 \x01\x12K\n\x04Join\x12\x1c.swarmnet.api.v1.JoinRequest\x1a\x1d.swarmnet.api.v1.JoinResponse\"\x06\xca\xc9\x19\x02 \x01\x12N\n\x05Leave\x12\x1d.swarmnet.api.v1.LeaveRequest\x1a\x1e.swarmnet.api.v1.LeaveResponse\"\x06\xca\xc9\x19\x02 \x01\x12V\n\x07Restore\x12\x1f.swarmnet.api.v1.RestoreRequest\x1a .swarmnet.api.v1.RestoreResponse\"\x06\xca\xc9\x19\x02 \x01(\x01\x12Q\n\x06Unlock\x12\x1e.swarmnet.api.v1.UnlockRequest\x1a\x1f.swarmnet.api.v1.UnlockResponse\"\x06\xca\xc9\x19\x02 \x01\x12l\n\x0fPrepareTakeOver\x12\'.swarmnet.api.v1.PrepareTakeOverRequest\x1a(.swarmnet.api.v1.PrepareTakeOverResponse\"\x06\xca\xc9\x19\x02 \x01\x12W\n\x08TakeOver\x12 .swarmnet.api.v1.TakeOverRequest\x1a!.swarmnet.api.v1.TakeOverResponse\"\x06\xca\xc9\x19\x02 \x01\x12P\n\x06\x41ttach\x12\x1e.swarmnet.api.v1.AttachRequest\x1a\x1e.swarmnet.api.v1.LeaveResponse\"\x06\xca\xc9\x19\x02 \x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,6 +43,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESTOREREQUEST'].fields_by_name['key']._serialized_options = b'\200\001\001'
   _globals['_JOINREQUEST'].fields_by_name['token']._loaded_options = None
   _globals['_JOINREQUEST'].fields_by_name['token']._serialized_options = b'\200\001\001'
+  _globals['_UNLOCKREQUEST'].fields_by_name['unlock_key']._loaded_options = None
+  _globals['_UNLOCKREQUEST'].fields_by_name['unlock_key']._serialized_options = b'\200\001\001'
   _globals['_LOCAL'].methods_by_name['GetInfo']._loaded_options = None
   _globals['_LOCAL'].methods_by_name['GetInfo']._serialized_options = b'\312\311\031\002 \001'
   _globals['_LOCAL'].methods_by_name['Init']._loaded_options = None
@@ -53,6 +55,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOCAL'].methods_by_name['Leave']._serialized_options = b'\312\311\031\002 \001'
   _globals['_LOCAL'].methods_by_name['Restore']._loaded_options = None
   _globals['_LOCAL'].methods_by_name['Restore']._serialized_options = b'\312\311\031\002 \001'
+  _globals['_LOCAL'].methods_by_name['Unlock']._loaded_options = None
+  _globals['_LOCAL'].methods_by_name['Unlock']._serialized_options = b'\312\311\031\002 \001'
   _globals['_LOCAL'].methods_by_name['PrepareTakeOver']._loaded_options = None
   _globals['_LOCAL'].methods_by_name['PrepareTakeOver']._serialized_options = b'\312\311\031\002 \001'
   _globals['_LOCAL'].methods_by_name['TakeOver']._loaded_options = None
@@ -66,33 +70,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOCALINFO_REFUSEDENTRY']._serialized_start=445
   _globals['_LOCALINFO_REFUSEDENTRY']._serialized_end=491
   _globals['_INITREQUEST']._serialized_start=494
-  _globals['_INITREQUEST']._serialized_end=814
-  _globals['_INITRESPONSE']._serialized_start=817
-  _globals['_INITRESPONSE']._serialized_end=959
-  _globals['_RECOVERED']._serialized_start=961
-  _globals['_RECOVERED']._serialized_end=1034
-  _globals['_RESTOREREQUEST']._serialized_start=1036
-  _globals['_RESTOREREQUEST']._serialized_end=1084
-  _globals['_RESTORERESPONSE']._serialized_start=1087
-  _globals['_RESTORERESPONSE']._serialized_end=1238
-  _globals['_JOINREQUEST']._serialized_start=1240
-  _globals['_JOINREQUEST']._serialized_end=1292
-  _globals['_JOINRESPONSE']._serialized_start=1294
-  _globals['_JOINRESPONSE']._serialized_end=1345
-  _globals['_LEAVEREQUEST']._serialized_start=1347
-  _globals['_LEAVEREQUEST']._serialized_end=1376
-  _globals['_LEAVERESPONSE']._serialized_start=1378
-  _globals['_LEAVERESPONSE']._serialized_end=1393
-  _globals['_PREPARETAKEOVERREQUEST']._serialized_start=1395
-  _globals['_PREPARETAKEOVERREQUEST']._serialized_end=1419
-  _globals['_PREPARETAKEOVERRESPONSE']._serialized_start=1421
-  _globals['_PREPARETAKEOVERRESPONSE']._serialized_end=1490
-  _globals['_TAKEOVERREQUEST']._serialized_start=1492
-  _globals['_TAKEOVERREQUEST']._serialized_end=1591
-  _globals['_TAKEOVERRESPONSE']._serialized_start=1593
-  _globals['_TAKEOVERRESPONSE']._serialized_end=1611
-  _globals['_ATTACHREQUEST']._serialized_start=1613
-  _globals['_ATTACHREQUEST']._serialized_end=1677
-  _globals['_LOCAL']._serialized_start=1680
-  _globals['_LOCAL']._serialized_end=2370
+  _globals['_INITREQUEST']._serialized_end=832
+  _globals['_INITRESPONSE']._serialized_start=835
+  _globals['_INITRESPONSE']._serialized_end=977
+  _globals['_RECOVERED']._serialized_start=979
+  _globals['_RECOVERED']._serialized_end=1052
+  _globals['_RESTOREREQUEST']._serialized_start=1054
+  _globals['_RESTOREREQUEST']._serialized_end=1102
+  _globals['_RESTORERESPONSE']._serialized_start=1105
+  _globals['_RESTORERESPONSE']._serialized_end=1256
+  _globals['_JOINREQUEST']._serialized_start=1258
+  _globals['_JOINREQUEST']._serialized_end=1310
+  _globals['_JOINRESPONSE']._serialized_start=1312
+  _globals['_JOINRESPONSE']._serialized_end=1363
+  _globals['_LEAVEREQUEST']._serialized_start=1365
+  _globals['_LEAVEREQUEST']._serialized_end=1394
+  _globals['_LEAVERESPONSE']._serialized_start=1396
+  _globals['_LEAVERESPONSE']._serialized_end=1411
+  _globals['_UNLOCKREQUEST']._serialized_start=1413
+  _globals['_UNLOCKREQUEST']._serialized_end=1453
+  _globals['_UNLOCKRESPONSE']._serialized_start=1455
+  _globals['_UNLOCKRESPONSE']._serialized_end=1471
+  _globals['_PREPARETAKEOVERREQUEST']._serialized_start=1473
+  _globals['_PREPARETAKEOVERREQUEST']._serialized_end=1497
+  _globals['_PREPARETAKEOVERRESPONSE']._serialized_start=1499
+  _globals['_PREPARETAKEOVERRESPONSE']._serialized_end=1568
+  _globals['_TAKEOVERREQUEST']._serialized_start=1570
+  _globals['_TAKEOVERREQUEST']._serialized_end=1669
+  _globals['_TAKEOVERRESPONSE']._serialized_start=1671
+  _globals['_TAKEOVERRESPONSE']._serialized_end=1689
+  _globals['_ATTACHREQUEST']._serialized_start=1691
+  _globals['_ATTACHREQUEST']._serialized_end=1755
+  _globals['_LOCAL']._serialized_start=1758
+  _globals['_LOCAL']._serialized_end=2531
 # @@protoc_insertion_point(module_scope)

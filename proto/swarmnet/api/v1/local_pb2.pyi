@@ -73,9 +73,11 @@ class LocalInfo(_message.Message):
     role: _types_pb2.Role.ValueType
     """what this daemon is"""
     state: _builtins.str
-    """"inactive", "pending" (joining), "active", "error"; a manager"""
+    """"inactive", "pending" (joining), "active", "error"; of a manager"""
     node_id: _builtins.str
-    """that waits for its host's worker to take over: "demoted" """
+    """also "locked": see Unlock; "demoted": it waits for its host's
+    worker to take over
+    """
     cluster_id: _builtins.str
     error: _builtins.str
     version: _builtins.str
@@ -125,6 +127,7 @@ class InitRequest(_message.Message):
     CERTIFICATE_LIFETIME_FIELD_NUMBER: _builtins.int
     ENCRYPT_BY_DEFAULT_FIELD_NUMBER: _builtins.int
     KEY_ROTATION_DEADLINE_FIELD_NUMBER: _builtins.int
+    AUTOLOCK_FIELD_NUMBER: _builtins.int
     subnet_prefix_length: _builtins.int
     force_new_cluster: _builtins.bool
     """For a manager of a swarm whose majority is lost for good: it becomes the only one, with the state that it has.
@@ -132,6 +135,7 @@ class InitRequest(_message.Message):
     With it, nothing else may be given.
     """
     encrypt_by_default: _builtins.bool
+    autolock: _builtins.bool
     @_builtins.property
     def key_rotation_period(self) -> _duration_pb2.Duration: ...
     @_builtins.property
@@ -150,10 +154,11 @@ class InitRequest(_message.Message):
         certificate_lifetime: _duration_pb2.Duration | None = ...,
         encrypt_by_default: _builtins.bool | None = ...,
         key_rotation_deadline: _duration_pb2.Duration | None = ...,
+        autolock: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_encrypt_by_default", b"_encrypt_by_default", "certificate_lifetime", b"certificate_lifetime", "encrypt_by_default", b"encrypt_by_default", "key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_encrypt_by_default", b"_encrypt_by_default", "address_pools", b"address_pools", "certificate_lifetime", b"certificate_lifetime", "encrypt_by_default", b"encrypt_by_default", "force_new_cluster", b"force_new_cluster", "key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period", "subnet_prefix_length", b"subnet_prefix_length"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_encrypt_by_default", b"_encrypt_by_default", "address_pools", b"address_pools", "autolock", b"autolock", "certificate_lifetime", b"certificate_lifetime", "encrypt_by_default", b"encrypt_by_default", "force_new_cluster", b"force_new_cluster", "key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period", "subnet_prefix_length", b"subnet_prefix_length"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__encrypt_by_default: _TypeAlias = _typing.Literal["encrypt_by_default"]  # noqa: Y015
     _WhichOneofArgType__encrypt_by_default: _TypeAlias = _typing.Literal["_encrypt_by_default", b"_encrypt_by_default"]  # noqa: Y015
@@ -374,6 +379,40 @@ class LeaveResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LeaveResponse: _TypeAlias = LeaveResponse  # noqa: Y015
+
+@_typing.final
+class UnlockRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNLOCK_KEY_FIELD_NUMBER: _builtins.int
+    unlock_key: _builtins.str
+    def __init__(
+        self,
+        *,
+        unlock_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["unlock_key", b"unlock_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnlockRequest: _TypeAlias = UnlockRequest  # noqa: Y015
+
+@_typing.final
+class UnlockResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnlockResponse: _TypeAlias = UnlockResponse  # noqa: Y015
 
 @_typing.final
 class PrepareTakeOverRequest(_message.Message):

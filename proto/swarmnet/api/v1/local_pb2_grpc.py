@@ -60,6 +60,11 @@ class LocalStub:
                 request_serializer=swarmnet_dot_api_dot_v1_dot_local__pb2.RestoreRequest.SerializeToString,
                 response_deserializer=swarmnet_dot_api_dot_v1_dot_local__pb2.RestoreResponse.FromString,
                 _registered_method=True)
+        self.Unlock = channel.unary_unary(
+                '/swarmnet.api.v1.Local/Unlock',
+                request_serializer=swarmnet_dot_api_dot_v1_dot_local__pb2.UnlockRequest.SerializeToString,
+                response_deserializer=swarmnet_dot_api_dot_v1_dot_local__pb2.UnlockResponse.FromString,
+                _registered_method=True)
         self.PrepareTakeOver = channel.unary_unary(
                 '/swarmnet.api.v1.Local/PrepareTakeOver',
                 request_serializer=swarmnet_dot_api_dot_v1_dot_local__pb2.PrepareTakeOverRequest.SerializeToString,
@@ -120,6 +125,14 @@ class LocalServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Unlock(self, request, context):
+        """Managers only: opens a locked manager, which then takes part in its swarm. UNAUTHENTICATED, reason BAD_UNLOCK_KEY,
+        for another key; RESOURCE_EXHAUSTED for attempts that follow each other too fast.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PrepareTakeOver(self, request, context):
         """Another daemon on this host is about to hand over its node's identity, because the node's role changed: makes
         a key and a request to certify it. FAILED_PRECONDITION in a swarm.
@@ -170,6 +183,11 @@ def add_LocalServicer_to_server(servicer, server):
                     servicer.Restore,
                     request_deserializer=swarmnet_dot_api_dot_v1_dot_local__pb2.RestoreRequest.FromString,
                     response_serializer=swarmnet_dot_api_dot_v1_dot_local__pb2.RestoreResponse.SerializeToString,
+            ),
+            'Unlock': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unlock,
+                    request_deserializer=swarmnet_dot_api_dot_v1_dot_local__pb2.UnlockRequest.FromString,
+                    response_serializer=swarmnet_dot_api_dot_v1_dot_local__pb2.UnlockResponse.SerializeToString,
             ),
             'PrepareTakeOver': grpc.unary_unary_rpc_method_handler(
                     servicer.PrepareTakeOver,
@@ -323,6 +341,33 @@ class Local:
             '/swarmnet.api.v1.Local/Restore',
             swarmnet_dot_api_dot_v1_dot_local__pb2.RestoreRequest.SerializeToString,
             swarmnet_dot_api_dot_v1_dot_local__pb2.RestoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Unlock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarmnet.api.v1.Local/Unlock',
+            swarmnet_dot_api_dot_v1_dot_local__pb2.UnlockRequest.SerializeToString,
+            swarmnet_dot_api_dot_v1_dot_local__pb2.UnlockResponse.FromString,
             options,
             channel_credentials,
             insecure,

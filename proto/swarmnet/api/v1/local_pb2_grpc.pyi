@@ -50,6 +50,10 @@ class LocalStub:
     swarm, or for a wrong key; INVALID_ARGUMENT for a file that is damaged or of another format. The swarm that the
     backup was made of must not run any more.
     """
+    Unlock: _grpc.UnaryUnaryMultiCallable[_local_pb2.UnlockRequest, _local_pb2.UnlockResponse]
+    """Managers only: opens a locked manager, which then takes part in its swarm. UNAUTHENTICATED, reason BAD_UNLOCK_KEY,
+    for another key; RESOURCE_EXHAUSTED for attempts that follow each other too fast.
+    """
     PrepareTakeOver: _grpc.UnaryUnaryMultiCallable[_local_pb2.PrepareTakeOverRequest, _local_pb2.PrepareTakeOverResponse]
     """Another daemon on this host is about to hand over its node's identity, because the node's role changed: makes
     a key and a request to certify it. FAILED_PRECONDITION in a swarm.
@@ -82,6 +86,10 @@ class LocalAsyncStub(LocalStub):
     that of the backup but for its managers, which are removed, and its keys, which are new. FAILED_PRECONDITION in a
     swarm, or for a wrong key; INVALID_ARGUMENT for a file that is damaged or of another format. The swarm that the
     backup was made of must not run any more.
+    """
+    Unlock: _aio.UnaryUnaryMultiCallable[_local_pb2.UnlockRequest, _local_pb2.UnlockResponse]  # type: ignore[assignment]
+    """Managers only: opens a locked manager, which then takes part in its swarm. UNAUTHENTICATED, reason BAD_UNLOCK_KEY,
+    for another key; RESOURCE_EXHAUSTED for attempts that follow each other too fast.
     """
     PrepareTakeOver: _aio.UnaryUnaryMultiCallable[_local_pb2.PrepareTakeOverRequest, _local_pb2.PrepareTakeOverResponse]  # type: ignore[assignment]
     """Another daemon on this host is about to hand over its node's identity, because the node's role changed: makes
@@ -142,6 +150,16 @@ class LocalServicer(metaclass=_abc_1.ABCMeta):
         that of the backup but for its managers, which are removed, and its keys, which are new. FAILED_PRECONDITION in a
         swarm, or for a wrong key; INVALID_ARGUMENT for a file that is damaged or of another format. The swarm that the
         backup was made of must not run any more.
+        """
+
+    @_abc_1.abstractmethod
+    def Unlock(
+        self,
+        request: _local_pb2.UnlockRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_local_pb2.UnlockResponse, _abc.Awaitable[_local_pb2.UnlockResponse]]:
+        """Managers only: opens a locked manager, which then takes part in its swarm. UNAUTHENTICATED, reason BAD_UNLOCK_KEY,
+        for another key; RESOURCE_EXHAUSTED for attempts that follow each other too fast.
         """
 
     @_abc_1.abstractmethod

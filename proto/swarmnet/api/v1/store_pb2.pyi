@@ -155,6 +155,7 @@ class ClusterSecrets(_message.Message):
     MANAGER_TOKEN_SECRET_FIELD_NUMBER: _builtins.int
     ENDPOINT_PRIVATE_KEY_FIELD_NUMBER: _builtins.int
     NEXT_ROOT_KEY_PEM_FIELD_NUMBER: _builtins.int
+    UNLOCK_KEY_FIELD_NUMBER: _builtins.int
     root_key_pem: _builtins.bytes
     worker_token_secret: _builtins.bytes
     """16 bytes"""
@@ -163,6 +164,8 @@ class ClusterSecrets(_message.Message):
     """Ed25519, 32 bytes"""
     next_root_key_pem: _builtins.bytes
     """of Cluster.root_rotation, while there is one"""
+    unlock_key: _builtins.bytes
+    """32 bytes; empty unless autolocked"""
     @_builtins.property
     def meta(self) -> _types_pb2.Meta: ...
     def __init__(
@@ -174,10 +177,11 @@ class ClusterSecrets(_message.Message):
         manager_token_secret: _builtins.bytes = ...,
         endpoint_private_key: _builtins.bytes = ...,
         next_root_key_pem: _builtins.bytes = ...,
+        unlock_key: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_private_key", b"endpoint_private_key", "manager_token_secret", b"manager_token_secret", "meta", b"meta", "next_root_key_pem", b"next_root_key_pem", "root_key_pem", b"root_key_pem", "worker_token_secret", b"worker_token_secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_private_key", b"endpoint_private_key", "manager_token_secret", b"manager_token_secret", "meta", b"meta", "next_root_key_pem", b"next_root_key_pem", "root_key_pem", b"root_key_pem", "unlock_key", b"unlock_key", "worker_token_secret", b"worker_token_secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -307,3 +311,52 @@ class AppliedRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AppliedRequest: _TypeAlias = AppliedRequest  # noqa: Y015
+
+@_typing.final
+class KeyEncryptionFile(_message.Message):
+    """The file `kek` of a manager's state directory, which is not replicated: what opens its other files."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: _builtins.int
+    LOCKED_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    generation: _builtins.int
+    """Cluster.lock_generation that it follows"""
+    locked: _builtins.bool
+    keys: _builtins.bytes
+    """KeyEncryptionKeys; if locked, sealed under the unlock key"""
+    def __init__(
+        self,
+        *,
+        generation: _builtins.int = ...,
+        locked: _builtins.bool = ...,
+        keys: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "keys", b"keys", "locked", b"locked"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyEncryptionFile: _TypeAlias = KeyEncryptionFile  # noqa: Y015
+
+@_typing.final
+class KeyEncryptionKeys(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        keys: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyEncryptionKeys: _TypeAlias = KeyEncryptionKeys  # noqa: Y015

@@ -268,6 +268,8 @@ class Cluster(_message.Message):
     LAST_NETWORK_INDEX_FIELD_NUMBER: _builtins.int
     CERTIFICATE_LIFETIME_FIELD_NUMBER: _builtins.int
     ROOT_ROTATION_FIELD_NUMBER: _builtins.int
+    AUTOLOCK_FIELD_NUMBER: _builtins.int
+    LOCK_GENERATION_FIELD_NUMBER: _builtins.int
     root_certificate_pem: _builtins.str
     """ECDSA P-256"""
     root_digest: _builtins.str
@@ -281,6 +283,10 @@ class Cluster(_message.Message):
     last_node_index: _builtins.int
     """given out last: the next one is above it, so that a freed one rests"""
     last_network_index: _builtins.int
+    autolock: _builtins.bool
+    """a restarted manager needs the unlock key"""
+    lock_generation: _builtins.int
+    """counts changes of that, and of the unlock key"""
     @_builtins.property
     def meta(self) -> Global___Meta: ...
     @_builtins.property
@@ -327,10 +333,12 @@ class Cluster(_message.Message):
         last_network_index: _builtins.int = ...,
         certificate_lifetime: _duration_pb2.Duration | None = ...,
         root_rotation: Global___RootRotation | None = ...,
+        autolock: _builtins.bool = ...,
+        lock_generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_lifetime", b"certificate_lifetime", "heartbeat_period", b"heartbeat_period", "key_rotation_period", b"key_rotation_period", "meta", b"meta", "retire_grace", b"retire_grace", "root_rotation", b"root_rotation", "rotation_deadline", b"rotation_deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_pools", b"address_pools", "certificate_lifetime", b"certificate_lifetime", "encrypt_by_default", b"encrypt_by_default", "endpoint_public_key", b"endpoint_public_key", "heartbeat_period", b"heartbeat_period", "key_rotation_period", b"key_rotation_period", "last_network_index", b"last_network_index", "last_node_index", b"last_node_index", "meta", b"meta", "retire_grace", b"retire_grace", "root_certificate_pem", b"root_certificate_pem", "root_digest", b"root_digest", "root_rotation", b"root_rotation", "rotation_deadline", b"rotation_deadline", "subnet_prefix_length", b"subnet_prefix_length"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_pools", b"address_pools", "autolock", b"autolock", "certificate_lifetime", b"certificate_lifetime", "encrypt_by_default", b"encrypt_by_default", "endpoint_public_key", b"endpoint_public_key", "heartbeat_period", b"heartbeat_period", "key_rotation_period", b"key_rotation_period", "last_network_index", b"last_network_index", "last_node_index", b"last_node_index", "lock_generation", b"lock_generation", "meta", b"meta", "retire_grace", b"retire_grace", "root_certificate_pem", b"root_certificate_pem", "root_digest", b"root_digest", "root_rotation", b"root_rotation", "rotation_deadline", b"rotation_deadline", "subnet_prefix_length", b"subnet_prefix_length"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -466,6 +474,7 @@ class Node(_message.Message):
     CERTIFICATE_ROOT_FIELD_NUMBER: _builtins.int
     CERTIFICATE_EXPIRES_AT_FIELD_NUMBER: _builtins.int
     TRUSTED_ROOTS_FIELD_NUMBER: _builtins.int
+    LOCK_GENERATION_FIELD_NUMBER: _builtins.int
     role: Global___Role.ValueType
     hostname: _builtins.str
     index: _builtins.int
@@ -496,6 +505,8 @@ class Node(_message.Message):
     """As the node told last, in its present role; empty before that.
     digest of the root that issued the certificate that it uses
     """
+    lock_generation: _builtins.int
+    """manager: the one of the cluster that its disk follows"""
     @_builtins.property
     def meta(self) -> Global___Meta: ...
     @_builtins.property
@@ -532,10 +543,11 @@ class Node(_message.Message):
         certificate_root: _builtins.str = ...,
         certificate_expires_at: _timestamp_pb2.Timestamp | None = ...,
         trusted_roots: _abc.Iterable[_builtins.str] | None = ...,
+        lock_generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "certificate_expires_at", b"certificate_expires_at", "meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "availability", b"availability", "bootstrap_address", b"bootstrap_address", "capabilities", b"capabilities", "certificate_expires_at", b"certificate_expires_at", "certificate_generation", b"certificate_generation", "certificate_root", b"certificate_root", "data_path_address", b"data_path_address", "data_path_udp", b"data_path_udp", "demoted", b"demoted", "desired_role", b"desired_role", "drained_by_force", b"drained_by_force", "fenced", b"fenced", "hostname", b"hostname", "index", b"index", "labels", b"labels", "message", b"message", "meta", b"meta", "role", b"role", "state", b"state", "trusted_roots", b"trusted_roots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "availability", b"availability", "bootstrap_address", b"bootstrap_address", "capabilities", b"capabilities", "certificate_expires_at", b"certificate_expires_at", "certificate_generation", b"certificate_generation", "certificate_root", b"certificate_root", "data_path_address", b"data_path_address", "data_path_udp", b"data_path_udp", "demoted", b"demoted", "desired_role", b"desired_role", "drained_by_force", b"drained_by_force", "fenced", b"fenced", "hostname", b"hostname", "index", b"index", "labels", b"labels", "lock_generation", b"lock_generation", "message", b"message", "meta", b"meta", "role", b"role", "state", b"state", "trusted_roots", b"trusted_roots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
