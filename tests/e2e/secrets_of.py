@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-from base64 import b64encode
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -74,22 +72,6 @@ def _forms(pem: bytes) -> set[bytes]:
         number.to_bytes(32, "big"),
         *(line for line in pem.splitlines() if len(line) > _SHORTEST and b"-" not in line),
     }
-
-
-def found_in(folder: Path, secrets: Iterable[bytes]) -> list[tuple[str, bytes]]:
-    """Which of these stand in which file below the folder, as they are, in hex, or in base64 at any shift."""
-    hits = []
-    for path in (each for each in folder.rglob("*") if each.is_file()):
-        raw = path.read_bytes()
-        hits += [(path.name, each) for each in secrets if any(form in raw for form in _written(each))]
-    return hits
-
-
-def _written(secret: bytes) -> Iterable[bytes]:
-    yield secret
-    yield secret.hex().encode()
-    for shift in range(3):
-        yield b64encode(bytes(shift) + secret)[8:-4]
 
 
 def from_stdin(text: str) -> io.StringIO:

@@ -11,13 +11,13 @@ from unittest.mock import patch
 import pytest
 from tests.e2e.island import Host, Island, Result, eventually, island
 from tests.e2e.secrets_of import (
-    found_in,
     from_stdin,
     identity_of,
     secrets_of_manager,
     secrets_of_state,
     state_of,
 )
+from tests.unit.searched import words_in
 
 from swarmnet.core.errors import SwarmLocked
 
@@ -78,12 +78,12 @@ def test_a_locked_manager_has_no_usable_secret_and_serves_nothing_but_the_way_ou
         host.kill()
     for host in (first, second):
         mine = known | secrets_of_manager(host, key)
-        assert found_in(host.folder, mine) == []
+        assert words_in(host.folder, mine) == []
         with pytest.raises(SwarmLocked):
             identity_of(host).load()
     first.start()
     second.start()
-    assert found_in(first.folder, known | secrets_of_manager(first, key)) == []
+    assert words_in(first.folder, known | secrets_of_manager(first, key)) == []
 
     assert swarm_word(first) == "locked"
     for command in ("network ls", "node ls", "swarm unlock-key", "swarm init", "raft status", "swarm leave"):
@@ -116,7 +116,7 @@ def test_the_search_finds_the_secrets_of_a_swarm_that_is_not_autolocked(
     mine = secrets_of_manager(only)
     only.kill()
     kek = identity_of(only).lock.keks()[-1].reveal()
-    assert found_in(only.folder, known | mine) == [("kek", kek)]
+    assert words_in(only.folder, known | mine) == [("kek", kek)]
     restart(only)
     assert swarm_word(only) == "active"
     refused = only.swarmnet("swarm", "unlock-key")

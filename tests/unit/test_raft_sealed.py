@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.unit.raft_log import KEK, SMALL
 from tests.unit.raft_replay import Net
+from tests.unit.searched import files_under, words_in
 
 from swarmnet.core.errors import FailedPrecondition, Internal
 from swarmnet.core.secret import SecretBytes
@@ -21,27 +22,8 @@ PLAIN = b"a-service-named-ledger"
 NAMES = ("candidate-with-a-name", "follower-with-a-name", "another-with-a-name")
 
 
-def files_under(folder: Path) -> Iterator[Path]:
-    return (each for each in folder.rglob("*") if each.is_file())
-
-
 def open_to_others(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.stat().st_mode & 0o077]
-
-
-def words_in(folder: Path, words: list[bytes]) -> list[tuple[str, bytes]]:
-    """Which of these stand in which file, as they are, in hex, or in base64 at any shift."""
-    found = []
-    for path in files_under(folder):
-        raw = path.read_bytes()
-        for word in words:
-            if word in raw or word.hex().encode() in raw or any(each in raw for each in in_base64(word)):
-                found.append((path.name, word))
-    return found
-
-
-def in_base64(word: bytes) -> list[bytes]:
-    return [b64encode(bytes(shift) + word)[8:-4] for shift in range(3)]
 
 
 def worked(folder: Path) -> list[Path]:
