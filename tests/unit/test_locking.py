@@ -15,6 +15,7 @@ import pytest
 from tests.unit.control_api import HERE, NO_CONTEXT, MadeUpManagers, make_api, make_swarm
 from tests.unit.local_raft import edit
 from tests.unit.raft_cluster import until
+from tests.unit.raft_log import ME, SMALL
 from tests.unit.searched import words_in
 
 from swarmnet.api.v1 import control_pb2 as control
@@ -42,13 +43,11 @@ from swarmnet.manager.limiter import ATTEMPT_PAUSE_S, Attempts
 from swarmnet.manager.locking import Locking
 from swarmnet.manager.raft import storage
 from swarmnet.manager.raft.disk import REAL_DISK, replace_file
-from swarmnet.manager.raft.member import Member
 from swarmnet.manager.raft.seal import DataKey, load_data_keys
 from swarmnet.manager.raft.storage import Storage
 from swarmnet.manager.store import Store
 
 OLD, NEW = (SecretBytes(bytes([number]) * 32) for number in (1, 2))
-ME = Member("me", "192.0.2.1:2377", "192.0.2.1:2374")
 
 
 # The key as text
@@ -87,7 +86,7 @@ def manager(folder: Path, unlock_key: SecretBytes | None) -> tuple[IdentityFiles
     files = IdentityFiles(folder)
     files.lock.make(1, unlock_key)
     files.save(credentials())
-    return files, storage.create(folder / "raft", files.lock.keks()[-1], [ME])
+    return files, storage.create(folder / "raft", files.lock.keks()[-1], [ME], layout=SMALL)
 
 
 def turn(files: IdentityFiles, stored: Storage, unlock_key: SecretBytes | None) -> None:
@@ -106,7 +105,7 @@ def opened(folder: Path, unlock_key: SecretBytes | None) -> tuple[Credentials | 
             raise BadUnlockKey("it needs none")
         files.lock.unlock(unlock_key)
     kek = storage.fitting(folder / "raft", files.lock.keks())
-    found = storage.open_existing(folder / "raft", kek)
+    found = storage.open_existing(folder / "raft", kek, layout=SMALL)
     found.close()
     return files.load(), found.keys.newest
 
@@ -160,7 +159,8 @@ def finished(copy: Path, before: SecretBytes | None, after: SecretBytes | None) 
         assert before is not None
         files.lock.unlock(before)
         turned = False
-    stored = storage.open_existing(copy / "raft", storage.fitting(copy / "raft", files.lock.keks()))
+    kek = storage.fitting(copy / "raft", files.lock.keks())
+    stored = storage.open_existing(copy / "raft", kek, layout=SMALL)
     if not turned:
         turn(files, stored, after)
     else:
@@ -304,7 +304,8 @@ def follower(swarm: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> F
     monkeypatch.setattr(locking, "_LOOK_S", 0.0)
     files = IdentityFiles(tmp_path)
     files.save(credentials())
-    return Follower(swarm, tmp_path, storage.create(tmp_path / "raft", files.lock.keks()[-1], [ME]), files)
+    stored = storage.create(tmp_path / "raft", files.lock.keks()[-1], [ME], layout=SMALL)
+    return Follower(swarm, tmp_path, stored, files)
 
 
 async def update(swarm: Store, **request: Any) -> None:
