@@ -188,6 +188,26 @@ def test_a_demotion_goes_on_after_a_kill_of_any_daemon(swarm: Swarm) -> None:
     eventually(lambda: local(lab, demoted, "manager") == "inactive", "the manager is done")
 
 
+def test_a_new_manager_is_locked_as_the_others_and_a_worker_never_is(swarm: Swarm) -> None:
+    lab = swarm.lab
+    key = next(line.strip() for line in swarm.ask("swarm update --autolock").splitlines() if "SWMKEY" in line)
+    swarm.ask("node promote w1")
+    eventually(lambda: nodes(swarm).get("w1", {}).get("Lock") == "current", "w1 is a manager, and locks")
+    restart(lab, "w1", "manager")
+    eventually(lambda: local(lab, "w1", "manager") == "locked", "w1 is locked")
+    unlock = f"echo {key} | swarmnet swarm unlock"
+    eventually(lambda: lab.run("w1", ["sh", "-c", unlock]).returncode == 0, "w1 is unlocked")
+    eventually(lambda: is_manager(swarm, "w1"), "w1 takes part again")
+
+    lab.kill_daemon("w1", KILL, "worker")
+    swarm.ask("node demote w1")
+    eventually(lambda: local(lab, "w1", "manager") == "demoted", "it waits for its worker")
+    restart(lab, "w1", "manager")
+    eventually(lambda: local(lab, "w1", "manager") == "demoted", "it needs no unlock key for that")
+    lab.start_daemon(lab.host("w1"), "worker")
+    eventually(lambda: is_worker(swarm, "w1"), "the worker has taken over")
+
+
 def test_a_worker_that_missed_its_promotion_is_told(swarm: Swarm) -> None:
     lab = swarm.lab
     swarm.ask("node promote w1")

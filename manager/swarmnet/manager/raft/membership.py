@@ -7,6 +7,7 @@ a swarm must take part before its own joining can be final, so a joiner is told 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -21,6 +22,9 @@ from swarmnet.manager.raft.member import Member
 from swarmnet.manager.raft.pending import Answer, Pending, outcome_of, settle
 
 log = structlog.get_logger()
+
+Dialer = Callable[[Member], grpc.aio.Channel]
+"""Opens a channel to a member's API: mutual TLS, and the other end must prove to be that node id."""
 
 _CHANGE_S: Final = 10.0
 

@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import grpc.aio
 import structlog
 
 from swarmnet.api.v1 import raft_pb2 as raft
@@ -42,7 +41,7 @@ from swarmnet.manager.raft.guard import Message
 from swarmnet.manager.raft.library import Tuning
 from swarmnet.manager.raft.measures import Measures
 from swarmnet.manager.raft.member import Joined, Member
-from swarmnet.manager.raft.membership import Membership, check_reachable
+from swarmnet.manager.raft.membership import Dialer, Membership, check_reachable
 from swarmnet.manager.raft.outlet import StateMachine
 from swarmnet.manager.raft.pending import Answer, Pending, outcome_of, settle
 from swarmnet.manager.raft.seal import DataKey
@@ -53,9 +52,6 @@ from swarmnet.manager.raft.wire import Wire
 log = structlog.get_logger()
 
 __all__ = ["Dialer", "Member", "RaftNode", "RaftService", "Tuning", "Wire"]
-
-Dialer = Callable[[Member], grpc.aio.Channel]
-"""Opens a channel to a member's API: mutual TLS, and the other end must prove to be that node id."""
 
 _TRANSFER_S: Final = 1.5
 """Longer than the engine tries, and a vote after that."""
@@ -365,8 +361,7 @@ class RaftNode:
     def view(
         self, leader_id: str | None, members: Mapping[str, Member], acquaintances: Mapping[str, Member]
     ) -> None:
-        self._leader_id = leader_id
-        self._members = members
+        self._leader_id, self._members = leader_id, members
         self._acquaintances = acquaintances
         if leader_id not in {None, self._me.node_id}:
             self._succeeded.set()
