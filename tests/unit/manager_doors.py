@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +15,7 @@ import grpc.aio
 
 from swarmnet.api.v1 import control_pb2, dispatcher_pb2, local_pb2, local_pb2_grpc
 from swarmnet.api.v1 import types_pb2 as types
-from swarmnet.core.errors import NotFound, SwarmnetError
+from swarmnet.core.errors import NotFound, SwarmnetError, Unauthenticated
 from swarmnet.core.secret import SecretBytes
 from swarmnet.core.status import TRAILER, decode
 from swarmnet.manager.bootstrap import BootstrapService, Issuer
@@ -23,6 +23,7 @@ from swarmnet.manager.ca.authority import Authority, Subject, new_key, private_p
 from swarmnet.manager.ca.credentials import Credentials
 from swarmnet.manager.identity import Caller, CallerRole, current_caller
 from swarmnet.manager.local import LocalService
+from swarmnet.manager.open_streams import OpenStreams
 from swarmnet.manager.rpcs import Rpc
 from swarmnet.manager.server import (
     AUTHORITY,
@@ -104,6 +105,12 @@ class MadeUpSwarm:
     leading: bool = True
     channel: grpc.aio.Channel | None = None
     refused: Counter[str] = field(default_factory=Counter)
+    unknown: set[str] = field(default_factory=set)
+    """Nodes that are not of the swarm any more."""
+    streams: OpenStreams = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.streams = OpenStreams(self.check_known)
 
     def servicer(self, service: str) -> object:
         if service == BOOTSTRAP:
@@ -120,6 +127,13 @@ class MadeUpSwarm:
 
     async def admit_leading(self, rpc: Rpc) -> None:
         pass
+
+    def check_known(self, caller: Caller, service: str) -> None:
+        if {caller.node_id, caller.via} & self.unknown:
+            raise Unauthenticated(f"{caller.node_id} is unknown to {service}")
+
+    def serving(self, service: str) -> AbstractContextManager[None]:
+        return self.streams.serving(service)
 
 
 class NoDaemon:

@@ -40,6 +40,7 @@ from swarmnet.core.errors import (
     SwarmnetError,
     Unauthenticated,
 )
+from swarmnet.core.status import RENEW
 from swarmnet.manager.admission import FORWARDED_NODE, FORWARDED_ROLE, bootstrap_door, nodes_door
 from swarmnet.manager.ca.authority import Authority
 from swarmnet.manager.ca.credentials import Credentials
@@ -290,3 +291,65 @@ def test_one_address_cannot_keep_the_bootstrap_port_busy() -> None:
     limit("192.0.2.2")
     now[0] += 1 / RATE_PER_S
     limit("192.0.2.1")
+
+
+@pytest.mark.parametrize("path", ["health", "reflection", "raft status"])
+async def test_who_is_of_the_swarm_no_more_is_not_answered_by_anybody(
+    path: str, doors: Doors, swarm: MadeUpSwarm
+) -> None:
+    """What needs no leader is refused by the state that is here."""
+    swarm.unknown.add(MANAGER)
+    async with node_channel(AS_MANAGER, doors.nodes) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        calls: dict[str, Any] = {
+            "health": lambda: health.Check(health_pb2.HealthCheckRequest()),
+            "reflection": lambda: _listed(channel),
+            "raft status": lambda: control_pb2_grpc.ControlStub(channel).GetRaftStatus(
+                control_pb2.GetRaftStatusRequest()
+            ),
+        }
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await calls[path]()
+    assert isinstance(said(caught.value), Unauthenticated)
+
+
+async def _listed(channel: Any) -> None:
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+    asked = reflection_pb2.ServerReflectionRequest(list_services="")
+    async for _ in stub.ServerReflectionInfo(iter([asked])):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("mine", "told"),
+    [
+        (AS_CLIENT, False),
+        (certificate(CallerRole.CLIENT, CLIENT, age=timedelta(days=44)), False),
+        (certificate(CallerRole.CLIENT, CLIENT, age=timedelta(days=46)), True),
+        (certificate(CallerRole.MANAGER, MANAGER, age=timedelta(days=46)), False),
+    ],
+)
+async def test_a_client_is_told_to_renew_when_its_certificate_is_half_over(
+    mine: Credentials, doors: Doors, *, told: bool
+) -> None:
+    assert await told_to_renew(mine, doors.nodes) is told
+
+
+async def told_to_renew(mine: Credentials, address: str) -> bool:
+    async with node_channel(mine, address) as channel:
+        call = control_pb2_grpc.ControlStub(channel).GetCluster(GET)
+        await call
+        return RENEW in dict(await call.trailing_metadata())
+
+
+async def test_a_client_is_told_to_renew_when_another_root_issues(tmp_path: Path) -> None:
+    """The old one still counts, so that it can."""
+    new = Authority.create(CLUSTER, datetime.now(UTC))
+    mine = certificate(CallerRole.MANAGER, MANAGER, root=new)
+    chain = mine.certificate_pem + ROOT.certify(new.root_pem, datetime.now(UTC))
+    rotating = Credentials(chain, mine.key, new.root_pem + ROOT.root_pem)
+    async with open_doors(MadeUpSwarm(), tmp_path, lambda: rotating) as doors:
+        assert await told_to_renew(AS_CLIENT, doors.nodes)
+        renewed = certificate(CallerRole.CLIENT, CLIENT, root=new)
+        both = Credentials(renewed.certificate_pem, renewed.key, rotating.root_pem)
+        assert not await told_to_renew(both, doors.nodes)

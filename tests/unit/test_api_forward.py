@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import pytest
+from tests.unit.local_raft import LocalRaft
 from tests.unit.manager_doors import (
     AS_CLIENT,
     AS_MANAGER,
@@ -26,9 +27,11 @@ from tests.unit.manager_doors import (
 )
 
 from swarmnet.api.v1 import control_pb2, control_pb2_grpc, dispatcher_pb2, dispatcher_pb2_grpc
-from swarmnet.core.errors import AlreadyExists, NoLeader, NotLeader
+from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.core.errors import AlreadyExists, NoLeader, NotLeader, Unauthenticated
 from swarmnet.manager import forward
 from swarmnet.manager.identity import Caller, CallerRole
+from swarmnet.manager.store import Store
 from swarmnet.manager.tls import node_channel
 
 GET = control_pb2.GetClusterRequest()
@@ -176,3 +179,35 @@ async def test_a_leader_lost_in_the_middle_ends_the_call_as_unavailable(tmp_path
     error = said(caught.value)
     assert error is not None
     assert error.reason == "UNAVAILABLE"
+
+
+@pytest.mark.parametrize(("changed", "gone"), [(MANAGER, MANAGER), (WORKER, WORKER), (MANAGER, "")])
+async def test_a_stream_ends_with_the_manager_that_forwards_it(pair: Pair, changed: str, gone: str) -> None:
+    """And not by any other change."""
+    store = Store()
+    store.attach(LocalRaft(store))
+    for node_id in (MANAGER, WORKER):
+        await _put(store, types.Node(meta=types.Meta(id=node_id), role=types.ROLE_WORKER))
+    looking = asyncio.create_task(pair.leader.streams.run(store))
+    async with node_channel(AS_WORKER, pair.follower_doors.nodes) as channel:
+        call = dispatcher_pb2_grpc.DispatcherStub(channel).Session()
+        hello = dispatcher_pb2.WorkerMessage(hello=dispatcher_pb2.Hello(hostname="one"))
+        await call.write(hello)
+        await call.read()
+        pair.leader.unknown.add(gone)
+        node = store.state.get(types.Node, changed)
+        assert node is not None
+        await _put(store, types.Node(meta=node.meta, role=types.ROLE_MANAGER))
+        if gone:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call.read()
+            assert isinstance(said(caught.value), Unauthenticated)
+        else:
+            await call.write(hello)
+            assert await call.read()
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+
+
+async def _put(store: Store, node: types.Node) -> None:
+    await store.transact(lambda transaction: transaction.put(node))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TypeAlias
 
@@ -21,11 +22,12 @@ from swarmnet.manager.control.servicer import Control
 from swarmnet.manager.control.surroundings import Surroundings
 from swarmnet.manager.dispatcher import DispatcherService
 from swarmnet.manager.forgetting import keep_forgetting
-from swarmnet.manager.identity import CallerRole, current_caller
+from swarmnet.manager.identity import Caller, CallerRole, current_caller
 from swarmnet.manager.leader import Leader
 from swarmnet.manager.leadership import Leadership
 from swarmnet.manager.locking import Locking, report_lock
 from swarmnet.manager.metrics import RaftReading, Reading
+from swarmnet.manager.open_streams import OpenStreams
 from swarmnet.manager.peer_tls import PeerSecurity
 from swarmnet.manager.peers import Peers
 from swarmnet.manager.raft import storage
@@ -70,6 +72,7 @@ class ActiveManager:
         me = settings.member(self.node_id)
         self._wire = Wire(me, PeerSecurity(lambda: self.credentials), self.refused)
         self._dispatcher = DispatcherService(self.store, self._manager_addresses)
+        self._streams = OpenStreams(self.check_known)
         self._leadership = Leadership(self.store, self._make_leader)
         self._servicers = self._make_servicers()
         self._servers: list[grpc.aio.Server] = []
@@ -131,7 +134,13 @@ class ActiveManager:
         await self.store.read_barrier()
         if rpc.service == DISPATCHER and not self._leadership.running:
             raise NoLeader
-        check_recognized(self.store.state, self.peers.members(), caller, rpc.service)
+        self.check_known(caller, rpc.service)
+
+    def check_known(self, caller: Caller, service: str) -> None:
+        check_recognized(self.store.state, self.peers.members(), caller, service)
+
+    def serving(self, service: str) -> AbstractContextManager[None]:
+        return self._streams.serving(service)
 
     async def _admit_member(self, node_id: str) -> None:
         await self.store.read_barrier()
@@ -164,6 +173,7 @@ class ActiveManager:
             raise
         self._run(self._leadership.run())
         self._run(self._keep_certificate())
+        self._run(self._streams.run(self.store))
         assert self._raft is not None, "it was started above"
         self._run(keep_forgetting(self.store, self._raft))
         report = partial(report_lock, lambda: self.credentials, settings.address)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from functools import partial
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError, Message
 from swarmnet.core.errors import InvalidArgument, NoLeader, NotLeader, SwarmnetError, Unavailable
 from swarmnet.core.status import TRAILER, decode
 from swarmnet.manager.admission import FORWARDED_NODE, FORWARDED_ROLE
-from swarmnet.manager.identity import current_caller
+from swarmnet.manager.identity import Caller, current_caller
 from swarmnet.manager.rpcs import RPCS, Rpc
 
 LEADER_WAIT_S: Final = 3.0
@@ -44,6 +44,12 @@ class Swarm(Protocol):
 
     async def admit_leading(self, rpc: Rpc) -> None:
         """Before a call is answered here: the state is current, the caller still of the swarm."""
+
+    def check_known(self, caller: Caller, service: str) -> None:
+        """The same for what any manager answers by itself, by the state that is here: Unauthenticated."""
+
+    def serving(self, service: str) -> AbstractContextManager[None]:
+        """Around a stream that is answered here: Unauthenticated once its caller is of the swarm no more."""
 
 
 class Gateway(grpc.GenericRpcHandler):
@@ -134,9 +140,10 @@ class Gateway(grpc.GenericRpcHandler):
     async def _served(self, rpc: Rpc, request: Any, context: Context) -> AsyncGenerator[object, None]:
         behaviour = getattr(self._swarm().servicer(rpc.service), rpc.name)
         decoded = _decoded_each(rpc, request) if rpc.client_streams else _decoded(rpc, request)
-        async with aclosing(behaviour(decoded, context)) as responses:
-            async for response in responses:
-                yield response
+        with self._swarm().serving(rpc.service):
+            async with aclosing(behaviour(decoded, context)) as responses:
+                async for response in responses:
+                    yield response
 
     async def _piped(
         self, rpc: Rpc, channel: grpc.aio.Channel, request: Any, context: Context

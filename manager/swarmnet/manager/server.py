@@ -15,11 +15,12 @@ from grpc_reflection.v1alpha import reflection
 
 from swarmnet.api.v1 import ca_pb2, control_pb2, dispatcher_pb2, local_pb2, raft_pb2
 from swarmnet.core.errors import FailedPrecondition
-from swarmnet.manager.admission import bootstrap_door, local_door, nodes_door
+from swarmnet.manager.admission import Admit, PeerContext, bootstrap_door, local_door, nodes_door
 from swarmnet.manager.ca.credentials import Credentials
 from swarmnet.manager.client_certificates import renewal_due
 from swarmnet.manager.forward import Gateway, Swarm
 from swarmnet.manager.guard import Guard
+from swarmnet.manager.identity import Caller
 from swarmnet.manager.limiter import RateLimiter
 from swarmnet.manager.tls import SERVER_OPTIONS, bootstrap_server, nodes_server
 
@@ -59,10 +60,25 @@ async def make_nodes_server(
     refused: Counter[str],
 ) -> grpc.aio.Server:
     """Bound and not started: Raft's servicer is still to be added. `refused` counts errors by reason."""
-    guard = Guard(nodes_door(cluster_id), refused, renewal_due(credentials))
+    admit = _known(nodes_door(cluster_id), gateway)
+    guard = Guard(admit, refused, renewal_due(credentials))
     server = await _server(guard, gateway, AT_NODES, (CONTROL, DISPATCHER, AUTHORITY, RAFT))
     _bind(address, lambda: server.add_secure_port(address, nodes_server(credentials)))
     return server
+
+
+def _known(admit: Admit, gateway: Callable[[], Swarm]) -> Admit:
+    """What is answered here without the leader is for nodes of the swarm only, too. Raft looks by itself: who
+    is to become a manager is none yet."""
+
+    def admit_known(path: str, context: PeerContext) -> Caller:
+        caller = admit(path, context)
+        service = path.strip("/").partition("/")[0]
+        if path == RAFT_STATUS or service not in {*AT_NODES, RAFT}:
+            gateway().check_known(caller, service)
+        return caller
+
+    return admit_known
 
 
 async def make_bootstrap_server(
