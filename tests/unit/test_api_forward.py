@@ -189,7 +189,7 @@ async def test_a_stream_ends_with_the_manager_that_forwards_it(pair: Pair, chang
     for node_id in (MANAGER, WORKER):
         await _put(store, types.Node(meta=types.Meta(id=node_id), role=types.ROLE_WORKER))
     looking = asyncio.create_task(pair.leader.streams.run(store))
-    async with node_channel(AS_WORKER, pair.follower_doors.nodes) as channel:
+    async with node_channel(AS_WORKER, pair.follower_doors.nodes) as channel, asyncio.timeout(10):
         call = dispatcher_pb2_grpc.DispatcherStub(channel).Session()
         hello = dispatcher_pb2.WorkerMessage(hello=dispatcher_pb2.Hello(hostname="one"))
         await call.write(hello)

@@ -45,14 +45,20 @@ class Preparation:
 
 def prepare() -> Preparation:
     """Blocks for some 10 ms, most of it for the first use of the TLS library."""
+    probe = make_probe()
+    with contextlib.suppress(ssl.SSLWantReadError):  # a hello to nobody
+        probe.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO()).do_handshake()
+    return Preparation(make_request(), probe)
+
+
+def make_probe() -> ssl.SSLContext:
+    """Trusts whatever certificate it meets."""
     probe = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     probe.check_hostname = False
     probe.verify_mode = ssl.CERT_NONE
     probe.minimum_version = ssl.TLSVersion.TLSv1_3
     probe.set_alpn_protocols(["h2"])
-    with contextlib.suppress(ssl.SSLWantReadError):  # a hello to nobody
-        probe.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO()).do_handshake()
-    return Preparation(make_request(), probe)
+    return probe
 
 
 async def enrol(
@@ -109,7 +115,7 @@ def granted(answer: ca_pb2.IssueCertificateResponse, mine: SigningRequest) -> Id
 
 
 async def _pinned_root(place: str, token: JoinToken, probe: ssl.SSLContext) -> bytes:
-    presented = await _presented_certificate(place, probe)
+    presented = await presented_certificate(place, probe)
     async with bootstrap_channel(place, presented) as channel:
         stub = ca_pb2_grpc.BootstrapStub(channel)
         call = stub.GetRootCertificate(ca_pb2.GetRootCertificateRequest(), timeout=CALL_TIMEOUT_S)
@@ -131,8 +137,8 @@ def _digest_of(root_pem: bytes) -> str:
         return "no certificate"
 
 
-async def _presented_certificate(place: str, probe: ssl.SSLContext) -> bytes:
-    """The certificate (PEM) that whoever answers there presents, unchecked."""
+async def presented_certificate(place: str, probe: ssl.SSLContext) -> bytes:
+    """The certificate (PEM) that whoever answers there presents, unchecked. Unavailable if nobody does."""
     host, port = hostport.split(place, BOOTSTRAP_PORT)
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):

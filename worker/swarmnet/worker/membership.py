@@ -83,7 +83,15 @@ class Membership:
         self._gossip = make_gossip(config, identity.node_id, lambda _: self._agent.wake())
         self.executor, self._images = make_executor(config, self._wake_agent)
         self._renewal = Renewal(identity, IdentityFiles(config.state_dir), managers, self._connect, rng)
-        self.session = Session(managers, self._connect, self._hello, self._assigned, rng, answer=self._answer)
+        self.session = Session(
+            managers,
+            self._connect,
+            self._hello,
+            self._assigned,
+            rng,
+            answer=self._answer,
+            explain=self._renewal.explain,
+        )
         self._agent = Agent(
             config.data_path,
             datapath,

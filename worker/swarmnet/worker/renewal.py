@@ -18,11 +18,11 @@ import grpc.aio
 import structlog
 
 from swarmnet.api.v1 import ca_pb2, ca_pb2_grpc
-from swarmnet.core.certificates import digest_of
+from swarmnet.core.certificates import digest_of, is_anchored
 from swarmnet.core.errors import Internal, SwarmnetError, Unauthenticated, Unavailable
 from swarmnet.worker.channel import said_by
 from swarmnet.worker.identity import Identity, IdentityFiles, make_request
-from swarmnet.worker.join import granted
+from swarmnet.worker.join import granted, make_probe, presented_certificate
 from swarmnet.worker.places import Managers
 
 log = structlog.get_logger()
@@ -68,6 +68,21 @@ class Renewal:
                 f"`swarmnet node rm {self.identity.node_id}` on a manager takes the old node out.",
             )
         return self.identity
+
+    async def explain(self, address: str, error: Unavailable) -> SwarmnetError:
+        """Why there is no connection to a manager: whether its certificate is of a root unknown here."""
+        try:
+            shown = await presented_certificate(address, await asyncio.to_thread(make_probe))
+            known = is_anchored(shown, self.identity.root_pem)
+        except (Unavailable, ValueError):
+            return error
+        if known:
+            return error
+        return Unauthenticated(
+            f"the manager at {address} has a certificate of a root that this node does not know: it is of "
+            "another swarm, or this node was removed and the root replaced since. `swarmnet swarm leave` "
+            "here, then join again"
+        )
 
     def hear_of_roots(self, roots_pem: bytes) -> None:
         """What the newest assignment says."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -39,9 +39,16 @@ _LEAVE_TIMEOUT_S: Final = 3.0
 Answering: TypeAlias = Callable[[dispatcher.Question], Coroutine[Any, Any, dispatcher.Answer]]
 
 
+async def unexplained(address: str, error: Unavailable) -> SwarmnetError:
+    del address
+    return error
+
+
 class Session:
-    """`connect` opens a channel to an address, `hello` describes this node as it is then, `answer` looks up
-    what is asked of it."""
+    """`connect` opens a channel to an address, `hello` describes this node as it is then.
+
+    `answer` looks up what is asked of it; `explain` may know more of why there was no stream to an address.
+    """
 
     def __init__(
         self,
@@ -52,8 +59,10 @@ class Session:
         rng: random.Random,
         *,
         answer: Answering,
+        explain: Callable[[str, Unavailable], Awaitable[SwarmnetError]] = unexplained,
     ) -> None:
         self._managers = managers
+        self._explain = explain
         self._connect = connect
         self._hello = hello
         self._assigned = assigned
@@ -118,6 +127,8 @@ class Session:
             try:
                 removed = await self._visit(places[0])
             except SwarmnetError as error:
+                if isinstance(error, Unavailable) and not self._connected:
+                    error = await self._explain(last, error)
                 self._log_failure(last, error)
             else:
                 if removed is not None:

@@ -24,6 +24,8 @@ _BATCH_BYTES: Final = 2 * 1024 * 1024
 """Of one frame: a message more may be added at the limit."""
 _UNSENT_BYTES: Final = 256 * 1024 * 1024
 """For a peer that takes nothing; above it the connection is given up, and the peer catches up later."""
+_NOT_BELIEVED: Final = "certificate verify failed"
+"""How Python's ssl says that the other end has a certificate of a root unknown here."""
 
 
 def unreachable(address: str, why: str) -> FailedPrecondition:
@@ -155,7 +157,7 @@ class Link:
 
     def _log_failure(self, why: str) -> None:
         """Being refused is for the operator: this manager was taken out while it was away."""
-        if self._refused and not self._told:
+        if (self._refused or _NOT_BELIEVED in why) and not self._told:
             log.warning("refused by another manager", node=self.member.node_id, reason=why)
             self._told = True
         else:
