@@ -1,4 +1,4 @@
-# make setup | check | test | demo | bench-cluster | bench-raft | sim-raft | sim-rotation | chaos-raft       (Debian 12, root)
+# make setup | check | test | demo | bench-cluster | bench-raft | sim | sim-raft | sim-rotation | chaos-raft | fuzz    (Debian 12, root)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
 RUN_KERNEL := $(BIN)/swarmnet lab kernel --
 export DEBIAN_FRONTEND := noninteractive
 
-.PHONY: help setup check test test-host test-kernel demo bench-cluster bench-raft sim-raft sim-rotation chaos-raft proto clean
+.PHONY: help setup check test test-host test-kernel demo bench-cluster bench-raft sim sim-raft sim-rotation chaos-raft fuzz proto clean
 
 help:
 	@echo 'make demo           the main job, shown in a lab on this machine'
@@ -23,6 +23,8 @@ help:
 	echo 'make bench-raft     Raft beside etcd, JSON lines;   ARGS=--quick   in a minute'
 	echo 'make sim-raft       SEEDS=10000 clusters of managers under faults, in memory;   SEED=7 tells that story'
 	echo 'make sim-rotation   SEEDS=2000 stories of key rotations under faults, in memory;   SEED=7 tells that one'
+	echo 'make sim            SEEDS=1000 NODES=25  clusters of gossip under faults, in memory;   SEED=7 tells that story'
+	echo 'make fuzz           SECONDS=600   of hostile bytes for each parser of gossip;   SEED=7'
 	echo 'make chaos-raft     MINUTES=10 SEED=7   managers as processes under random faults, histories checked'
 	echo 'make setup          what all of these need: Debian packages, .venv'
 
@@ -79,6 +81,14 @@ bench-cluster: setup
 bench-raft: setup
 	@command -v etcd >/dev/null || { apt-get update -qq; apt-get install -y -qq --no-install-recommends etcd-server; }
 	$(BIN)/python -m bench.raft $(ARGS)
+
+sim: setup
+	@$(BIN)/python -m tests.sim.gossip_runner --nodes $(or $(NODES),25) \
+	  $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
+
+fuzz: setup
+	@export FUZZ_SECONDS=$(or $(SECONDS),600) FUZZ_SEED=$(or $(SEED),1)
+	$(PYTEST) -o timeout=0 tests/fuzz $(ARGS)
 
 sim-raft: setup
 	@$(BIN)/python -m tests.sim.raft_runner $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000))

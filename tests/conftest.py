@@ -5,8 +5,12 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from swarmnet.cli.lab import kernel
+
+settings.register_profile("swarmnet", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("swarmnet")  # how fast a machine is at the moment is no property of the code
 
 
 @cache

@@ -1,223 +1,250 @@
-"""Hostile bytes: from strangers without a key, and from a worker that has the keys and turned bad."""
+"""Hostile bytes at every parser of gossip: datagram, stream frame, table entry, signature.
+
+Any bytes whatsoever leave the state as it was, cost at most one decryption, and are counted by their reason.
+How long each target runs is FUZZ_SECONDS (`make fuzz SECONDS=600`); the seed is FUZZ_SEED.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
 from functools import cache
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.sim.cluster import NETWORK, Cluster, scope_epochs, signed
+from tests.sim.cluster import MANAGERS_KEY, NETWORK, Cluster, scope_epochs, shared_cipher, signed
 
 from swarmnet.api.v1 import gossip_pb2 as pb
-from swarmnet.core.endpoints import Endpoint
+from swarmnet.core.endpoints import Endpoint, public_key, verify
+from swarmnet.core.gossip import messages
+from swarmnet.core.gossip.limits import MAX_DATAGRAM_BYTES
 from swarmnet.core.gossip.members import State
-from swarmnet.core.gossip.messages import of_entry
-from swarmnet.core.gossip.protocol import Gossip
-from swarmnet.core.gossip.seal import Kind, Sealer
-from swarmnet.core.gossip.table import Entry
-from swarmnet.core.keys import GOSSIP_SCOPE
+from swarmnet.core.gossip.names import Malformed
+from swarmnet.core.gossip.seal import Sealer, receiver
+from swarmnet.core.gossip.verify import Verifier
+from swarmnet.core.keys import GOSSIP_SCOPE, EpochSecret
 
-SOMEWHERE = "10.6.6.6:1"
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "4"))
+SEED = int(os.environ.get("FUZZ_SEED", "1"))
+CHALLENGE = bytes(16)
+
+
+class Opened:
+    """Counts decryptions: a cipher in place of the real one."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def derive(self, secret: EpochSecret, sender: str) -> object:
+        cipher, opened = shared_cipher(secret, sender), self
+
+        class Counting:
+            def encrypt(self, *arguments: bytes) -> bytes:
+                return cipher.encrypt(*arguments)
+
+            def decrypt(self, *arguments: bytes) -> bytes:
+                opened.count += 1
+                return cipher.decrypt(*arguments)
+
+        return Counting()
+
+
+class Target:
+    """A node n000 among others, what they said to it, and how much it has opened."""
+
+    def __init__(self) -> None:
+        self.recorded: list[bytes] = []
+        self.opened = Opened()
+        cluster = Cluster(1, 3)
+        cluster.on_datagram = lambda source, target, payload: self._record(target, payload)
+        self.core = cluster.nodes["n000"].core
+        self.core._sealer._derive = self.opened.derive  # type: ignore[assignment]
+        cluster.publish("n001", "10.0.1.3")
+        cluster.run(4.0)
+        self.core._sealer._channels.drop_ciphers(b"")
+        self.boots = {member.node_id: member.boot for member in self.core.members()}
+        self.cluster = cluster
+
+    def _record(self, target: str, payload: bytes) -> None:
+        if target == "n000":
+            self.recorded.append(payload)
+
+    def state(self) -> object:
+        core = self.core
+        return (
+            core.members(),
+            core.endpoints(NETWORK),
+            core.next_deadline(),
+            core.sizes(),
+            core.installed(NETWORK),
+        )
+
+    def dropped(self) -> int:
+        return sum(value for name, value in self.core.counters().items() if name.startswith("dropped_"))
+
+    def insider(self, name: str = "n002") -> Sealer:
+        """A worker that has turned bad: it holds the keys of all scopes, and so any other's, too."""
+        bad = Sealer(name, self.boots[name])
+        bad._counter = 1 << 40
+        for scope in (GOSSIP_SCOPE, NETWORK):
+            bad.set_epochs(scope_epochs(scope, 1))
+        return bad
 
 
 @cache
-def recordings() -> tuple[bytes, ...]:
-    """What three nodes said to each other in some seconds."""
-    seen: list[bytes] = []
-    cluster = Cluster(1, 3)
-    cluster.on_datagram = lambda source, target, payload: seen.append(payload)
-    cluster.publish("n001", "10.0.1.3")
-    cluster.run(4.0)
-    return tuple(seen)
+def target() -> Target:
+    return Target()
 
 
-@cache
-def node() -> Gossip:
-    cluster = Cluster(1, 3)
-    cluster.publish("n001", "10.0.1.3")
-    assert cluster.converges(2.0)
-    return cluster.nodes["n000"].core
+def mutated(random: Random, samples: list[bytes]) -> bytes:
+    """Junk, or something that was real, changed in one of the usual ways."""
+    if random.random() < 0.2:
+        return random.randbytes(random.randrange(MAX_DATAGRAM_BYTES + 1))
+    data = bytearray(random.choice(samples))
+    for _ in range(random.randint(1, 4)):
+        place = random.randrange(len(data) + 1)
+        match random.randrange(5):
+            case 0 if place < len(data):
+                data[place] ^= 1 << random.randrange(8)
+            case 1 if place < len(data):
+                data[place] = random.choice([0, 1, 0x7F, 0x80, 0xFF])
+            case 2:
+                del data[place:]
+            case 3:
+                data[place:place] = random.randbytes(random.randint(1, 9))
+            case _:
+                other = random.choice(samples)
+                data[place:] = other[random.randrange(len(other) + 1) :]
+        if not data:
+            return b""
+    return bytes(data)
 
 
-def state(core: Gossip) -> object:
-    return core.members(), core.endpoints(NETWORK), core.next_deadline()
+def rounds() -> Iterator[Random]:
+    """One randomness for each round until the time is over."""
+    end, random = time.monotonic() + SECONDS, Random(SEED)
+    while time.monotonic() < end:
+        yield random
 
 
-def dropped(core: Gossip) -> int:
-    return sum(value for name, value in core.counters().items() if name.startswith("dropped_"))
+def test_datagrams_that_nobody_sealed() -> None:
+    node, count = target(), 0
+    before, samples = node.state(), node.recorded
+    for random in rounds():
+        junk = mutated(random, samples)
+        dropped, opened = node.dropped(), node.opened.count
+        node.core.receive(junk, 10.0)
+        assert node.dropped() == dropped + 1, junk
+        assert node.opened.count <= opened + 1, junk
+        count += 1
+    assert node.state() == before
+    assert count > 100
 
 
-def sealed(body: bytes, kind: Kind = Kind.DATAGRAM, scope: str = GOSSIP_SCOPE) -> bytes:
-    """By a worker n002 that has turned bad; each time with a boot of its own, so nothing is a replay."""
-    sealed.boot += 1  # type: ignore[attr-defined]
-    bad = Sealer("n002", sealed.boot)  # type: ignore[attr-defined]
-    bad.set_epochs(scope_epochs(scope, 1))
-    return bad.seal(scope, kind, body)
+def test_streams_that_nobody_sealed() -> None:
+    node, count = target(), 0
+    request = node.insider().seal_request(GOSSIP_SCOPE, b"", "n000", CHALLENGE)
+    reply = node.insider().seal_reply(NETWORK, b"", receiver("n000", 1), CHALLENGE)
+    before = node.state()
+    for random in rounds():
+        junk = mutated(random, [request, reply, *node.recorded])
+        if junk == request:
+            continue
+        dropped, opened = node.dropped(), node.opened.count
+        assert node.core.receive_sync(junk, CHALLENGE, 10.0) is None, junk
+        assert node.dropped() == dropped + 1, junk
+        assert node.opened.count <= opened + 1, junk
+        count += 1
+    assert node.state() == before
+    assert count > 100
 
 
-sealed.boot = 0  # type: ignore[attr-defined]
+def test_bodies_that_an_insider_has_sealed() -> None:
+    """They are opened; none raises, and none plants an endpoint or kills anybody."""
+    node, count = Target(), 0
+    entry, signature = signed("n001", "10.0.1.3")
+    samples = [
+        pb.ClusterDatagram(
+            ping=pb.Ping(sequence=7, members=9, network=8, table=7),
+            rumors=[messages.of_rumor(each) for each in node.core.members()],
+        ).SerializeToString(),
+        pb.ClusterDatagram(ping_request=pb.PingRequest(sequence=7, target=b"n001")).SerializeToString(),
+        pb.NetworkDatagram(
+            deltas=[_delta(entry, signature)],
+            vector=pb.Vector(owners=[1, 2], times=[3, 4], answer=True),
+        ).SerializeToString(),
+        pb.ClusterSync(ticket=1, members=3).SerializeToString(),
+        pb.NetworkSync(ticket=1, vector=pb.Vector(owners=[1], times=[2])).SerializeToString(),
+    ]
+    bad, to = node.insider(), receiver("n000", node.boots["n000"])
+    for random in rounds():
+        body, scope = mutated(random, samples), random.choice([GOSSIP_SCOPE, NETWORK])
+        node.core.receive(bad.seal(scope, body, to), 10.0)
+        node.core.receive_sync(bad.seal_request(scope, body, "n000", CHALLENGE), CHALLENGE, 10.0)
+        node.core.take()
+        count += 1
+    assert {each.ip.compressed for each in node.core.endpoints(NETWORK)} <= {"10.0.1.3"}
+    assert node.core.members()[0].state is State.ALIVE
+    assert count > 100
+
+
+def test_table_entries_and_signatures() -> None:
+    endpoint, signature = signed("n001", "10.0.1.3")
+    verifier, key, real = Verifier(), public_key(MANAGERS_KEY), _delta(endpoint, signature)
+    verifier.set_key(key)
+    accepted = 0
+    for random in rounds():
+        raw = mutated(random, [real])
+        try:
+            told = messages.delta(NETWORK, raw)
+        except Malformed:
+            continue
+        for entry in told.entries:
+            if entry.endpoint is not None and verifier.believes(entry.endpoint, entry.signature):
+                assert (entry.endpoint, entry.signature) == (endpoint, signature), raw
+                accepted += 1
+    assert accepted
+
+
+def test_signatures_in_any_form() -> None:
+    endpoint, signature = signed("n001", "10.0.1.3")
+    key = public_key(MANAGERS_KEY)
+    for random in rounds():
+        junk = mutated(random, [signature])
+        assert verify(key, endpoint, junk) == (junk == signature), junk
+
+
+def _delta(endpoint: Endpoint, signature: bytes) -> bytes:
+    entry = pb.TableEntry(task_id=endpoint.task_id.encode(), ip=endpoint.ip.packed, signature=signature)
+    owner = endpoint.node_id.encode()
+    return pb.TableDelta(owner=owner, until=1 << 41, span=9, entries=[entry]).SerializeToString()
 
 
 @given(st.binary(max_size=200))
 def test_junk_changes_nothing_and_is_counted(junk: bytes) -> None:
-    before, count = state(node()), dropped(node())
-    node().receive(junk, SOMEWHERE, 10.0)
-    assert node().receive_sync(junk, 10.0) is None
-    assert (state(node()), dropped(node())) == (before, count + 2)
+    node = target()
+    before, count = node.state(), node.dropped()
+    node.core.receive(junk, 10.0)
+    assert node.core.receive_sync(junk, CHALLENGE, 10.0) is None
+    assert (node.state(), node.dropped()) == (before, count + 2)
 
 
-@given(st.data())
-def test_a_changed_recording_changes_nothing_and_is_counted(data: st.DataObject) -> None:
-    datagram = bytearray(data.draw(st.sampled_from(recordings())))
-    position = data.draw(st.integers(0, len(datagram) - 1))
-    datagram[position] ^= data.draw(st.integers(1, 255))
-    cut = data.draw(st.integers(position + 1, len(datagram)))
-    before, count = state(node()), dropped(node())
-    node().receive(bytes(datagram[:cut]), SOMEWHERE, 10.0)
-    assert (state(node()), dropped(node())) == (before, count + 1)
+PARSERS: list[Callable[[bytes], object]] = [
+    messages.rumor,
+    lambda junk: messages.delta(NETWORK, junk),
+    lambda junk: messages.parse(pb.ClusterDatagram, junk),
+    lambda junk: messages.parse(pb.NetworkDatagram, junk),
+    lambda junk: messages.parse(pb.ClusterSync, junk),
+    lambda junk: messages.parse(pb.NetworkSync, junk),
+]
 
 
-@given(st.binary(max_size=120), st.sampled_from(Kind), st.sampled_from([GOSSIP_SCOPE, NETWORK]))
-def test_a_sealed_body_that_is_none_raises_nothing(body: bytes, kind: Kind, scope: str) -> None:
-    members = {member.node_id for member in node().members()}
-    node().receive(sealed(body, kind, scope), SOMEWHERE, 10.0)
-    node().receive_sync(sealed(body, kind, scope), 10.0)
-    node().sync_answered(1, sealed(body, kind, scope), 10.0)
-    assert {member.node_id for member in node().members()} == members
-
-
-rumors = st.builds(
-    pb.Rumor,
-    node_id=st.sampled_from(["n000", "n001", "n002", "", "x\ny"]),
-    address=st.sampled_from(["10.0.0.9:7946", "evil.example:7946", ""]),
-    incarnation=st.integers(0, 2**64 - 1),
-    state=st.integers(0, 9),
-    suspected_by=st.sampled_from(["", "n001", "\x00"]),
-)
-table_entries = st.builds(
-    pb.TableEntry,
-    node_id=st.sampled_from(["n000", "n001", "n002", "n009", ""]),
-    task_id=st.sampled_from(["task-10.0.1.3", "t", ""]),
-    time=st.integers(0, 2**64 - 1),
-    deleted=st.booleans(),
-    ip=st.sampled_from([b"", bytes(4), bytes(5), bytes(16)]),
-    mac=st.sampled_from([b"", bytes(6)]),
-    signature=st.sampled_from([b"", bytes(64)]),
-)
-
-
-@given(st.lists(rumors, max_size=4), st.lists(table_entries, max_size=4), st.integers(0, 2**64 - 1))
-def test_no_well_formed_lie_raises_or_plants_an_endpoint(
-    lies: list[pb.Rumor], entries: list[pb.TableEntry], digest: int
-) -> None:
-    core = Cluster(1, 3).nodes["n000"].core
-    for body, scope in (
-        (pb.ClusterDatagram(rumors=lies).SerializeToString(), GOSSIP_SCOPE),
-        (pb.NetworkDatagram(entries=entries, digest=digest).SerializeToString(), NETWORK),
-    ):
-        core.receive(sealed(body, scope=scope), SOMEWHERE, 10.0)
-    core.receive_sync(
-        sealed(pb.ClusterSync(rumors=lies).SerializeToString(), Kind.SYNC_REQUEST, GOSSIP_SCOPE), 10.0
-    )
-    core.receive_sync(
-        sealed(pb.NetworkSync(entries=entries).SerializeToString(), Kind.SYNC_REQUEST, NETWORK), 10.0
-    )
-    core.tick(10.0)
-    assert core.endpoints(NETWORK) == ()
-    assert core.members()[0].state is State.ALIVE
-
-
-class BadWorker:
-    """n002 with all its keys, in a cluster where n001 runs a task."""
-
-    def __init__(self) -> None:
-        self.cluster = Cluster(7, 4)
-        self.cluster.publish("n001", "10.0.1.3")
-        assert self.cluster.converges(2.0)
-        self.cluster.run(2.0)
-
-    def says(self, target: str, body: bytes, scope: str) -> None:
-        node = self.cluster.nodes[target]
-        node.core.receive(sealed(body, scope=scope), self.cluster.nodes["n002"].address, self.cluster.now)
-        self.cluster.settle(target)
-
-    def gossips(self, *entries: Entry) -> None:
-        body = pb.NetworkDatagram(entries=[of_entry(each) for each in entries]).SerializeToString()
-        for target in ("n000", "n003"):
-            self.says(target, body, NETWORK)
-
-    def accuses(self, rumor: pb.Rumor) -> None:
-        body = pb.ClusterDatagram(rumors=[rumor]).SerializeToString()
-        for target in ("n000", "n003"):
-            self.says(target, body, GOSSIP_SCOPE)
-
-
-@pytest.fixture
-def bad() -> BadWorker:
-    return BadWorker()
-
-
-FAR_AHEAD = 1_800_000_000_000
-
-
-def test_an_address_that_was_given_to_another_cannot_be_taken_over(bad: BadWorker) -> None:
-    real, signature = signed("n001", "10.0.1.3")
-    mine = Endpoint(NETWORK, "task-of-mine", real.ip, real.mac, "n002")
-    for owner, endpoint in (("n002", mine), ("n001", mine), ("n002", real)):
-        bad.gossips(Entry(owner, endpoint.task_id, FAR_AHEAD, endpoint, signature))
-    assert bad.cluster.agree_on_endpoints()
-    assert bad.cluster.nodes["n000"].core.counters()["dropped_unsigned_endpoint"] == 3
-
-
-def test_anothers_endpoint_that_was_deleted_is_put_back_by_its_owner(bad: BadWorker) -> None:
-    bad.gossips(Entry("n001", "task-10.0.1.3", FAR_AHEAD))
-    assert bad.cluster.nodes["n000"].core.endpoints(NETWORK) == ()
-    assert bad.cluster.run(0.1, bad.cluster.agree_on_endpoints)
-    assert bad.cluster.nodes["n001"].core.counters()["entries_refuted"] == 1
-
-
-@pytest.mark.parametrize("lie", [pb.MEMBER_STATE_SUSPECT, pb.MEMBER_STATE_DEAD, pb.MEMBER_STATE_LEFT])
-def test_nobody_is_talked_dead(bad: BadWorker, lie: pb.MemberState.ValueType) -> None:
-    victim = next(m for m in bad.cluster.nodes["n000"].core.members() if m.node_id == "n001")
-    for number in range(5):
-        bad.accuses(
-            pb.Rumor(
-                node_id="n001",
-                address=victim.address,
-                incarnation=FAR_AHEAD + number,
-                state=lie,
-                suspected_by=f"n00{number}",
-            )
-        )
-        assert bad.cluster.run(0.5, bad.cluster.agree)
-    events = [event for node in bad.cluster.nodes.values() for event in node.events]
-    assert not [event for event in events if type(event).__name__ == "MemberDown"]
-
-
-def test_anothers_address_that_was_bent_is_set_right(bad: BadWorker) -> None:
-    lie = pb.Rumor(
-        node_id="n001", address="10.66.66.66:7946", incarnation=FAR_AHEAD, state=pb.MEMBER_STATE_ALIVE
-    )
-    bad.accuses(lie)
-
-    def right() -> bool:
-        return all(
-            member.address == bad.cluster.nodes["n001"].address
-            for name in bad.cluster.nodes
-            for member in bad.cluster.nodes[name].core.members()
-            if member.node_id == "n001"
-        )
-
-    assert not right()
-    assert bad.cluster.run(8.0, lambda: right() and bad.cluster.agree())
-
-
-def test_an_old_endpoint_of_the_victims_own_cannot_be_revived(bad: BadWorker) -> None:
-    """Signed by the managers, withdrawn since: the owner denies it."""
-    endpoint, signature = signed("n001", "10.0.1.3")
-    bad.cluster.publish("n001")
-    assert bad.cluster.converges(2.0)
-    bad.gossips(Entry("n001", endpoint.task_id, FAR_AHEAD, endpoint, signature))
-    assert bad.cluster.nodes["n000"].core.endpoints(NETWORK) == (endpoint,)
-    assert bad.cluster.run(2.0, bad.cluster.agree_on_endpoints)
+@pytest.mark.parametrize("parser", PARSERS)
+@given(junk=st.binary(max_size=200))
+def test_a_parser_says_malformed_and_nothing_else(parser: Callable[[bytes], object], junk: bytes) -> None:
+    with contextlib.suppress(Malformed):
+        parser(junk)

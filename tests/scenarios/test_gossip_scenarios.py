@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 from tests.sim.cluster import NETWORK, Cluster, groups, scope_epochs
 
-from swarmnet.core.gossip.events import EndpointsChanged, Event, MemberDown, MemberUp
+from swarmnet.core.gossip.events import EndpointsChanged, Event, MemberChanged, MemberDown, MemberUp
 from swarmnet.core.gossip.members import State
 
 FILES = sorted((Path(__file__).parent / "gossip").glob("*.txt"))
@@ -33,6 +33,8 @@ def describe(event: Event) -> str:
     match event:
         case MemberUp(node_id):
             return f"{node_id} is up"
+        case MemberChanged(node_id):
+            return f"{node_id} has changed"
         case MemberDown(node_id, left):
             return f"{node_id} {'has left' if left else 'has failed'}"
         case EndpointsChanged():
@@ -68,8 +70,9 @@ class Scenario:
         self._seen.pop(name, None)
 
     def _leave(self, name: str) -> None:
-        self._cluster.nodes[name].core.leave(self._cluster.now)
-        self._cluster.settle(name)
+        node = self._cluster.nodes[name]
+        node.core.leave(node.clock.read(self._cluster.now))
+        self._cluster.settle(node)
         self._cluster.run(0.5)
         self._crash(name)
 
@@ -78,7 +81,7 @@ class Scenario:
         self._cluster.wire.cut = groups(words[:bar], words[bar + 1 :])
 
     def _heal(self) -> None:
-        self._cluster.wire.cut = groups(self._cluster.peers)
+        self._cluster.wire.cut = None
 
     def _keys(self, *words: str) -> None:
         names = [word for word in words if word.startswith("n")]
@@ -87,14 +90,14 @@ class Scenario:
         keys = scope_epochs(NETWORK, *(int(word.rstrip("*")) for word in numbers), current=current)
         for name in names:
             self._cluster.nodes[name].core.set_epochs(keys)
-            self._cluster.settle(name)
+            self._cluster.settle(self._cluster.nodes[name])
 
     def _run(self, seconds: str) -> None:
         self._cluster.run(float(seconds))
 
     def _events(self) -> Iterator[str]:
         for name, node in sorted(self._cluster.nodes.items()):
-            fresh = [describe(event) for event in node.events[self._told.get(name, 0) :]]
+            fresh = [describe(event) for _, event in node.events[self._told.get(name, 0) :]]
             self._told[name] = len(node.events)
             if fresh:
                 yield f"{name}: {', '.join(dict.fromkeys(fresh))}"

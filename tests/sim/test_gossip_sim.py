@@ -1,61 +1,41 @@
-"""Whole clusters on a fake clock, random faults, one assertion: all converge.
+"""Whole clusters on fake clocks, random faults, and what has to hold of all of them.
 
-A failing run names its seed; `SEED=<it> pytest tests/sim` replays exactly that one.
+A failing story names its seed; `make sim SEED=<it>` tells it again, exactly.
 """
 
 from __future__ import annotations
 
 import os
+from random import Random
 
 import pytest
-from tests.sim.cluster import NETWORK, Cluster, groups, scope_epochs, signed
+from tests.sim.cluster import NETWORK, Clock, Cluster, scope_epochs, signed
+from tests.sim.gossip_runner import run_all
+from tests.sim.gossip_story import run
 
 from swarmnet.core.gossip.events import MemberDown
+from swarmnet.core.gossip.timing import Timing
 
 SEEDS = [int(os.environ["SEED"])] if "SEED" in os.environ else list(range(1, 9))
+STORIES = range(1, 1001)
 
 
-class Chaos:
-    """Random faults and changes, by the cluster's own randomness."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
-        self.down: list[str] = []
-        self._next_ip = 0
-
-    def fresh_ip(self) -> str:
-        self._next_ip += 1
-        return f"10.0.{self._next_ip // 250}.{self._next_ip % 250 + 1}"
-
-    def step(self) -> None:
-        choice = self.cluster.random.choice
-        up = sorted(self.cluster.nodes)
-        match choice(["publish", "publish", "publish", "crash", "restart", "cut", "heal"]):
-            case "publish":
-                self.cluster.publish(choice(up), *(self.fresh_ip() for _ in range(choice([0, 1, 2, 9]))))
-            case "crash" if len(up) > 3:
-                self.down.append(choice(up))
-                self.cluster.crash(self.down[-1])
-            case "restart" if self.down:
-                name = self.down.pop()
-                self.cluster.start(name, published=(signed(name, self.fresh_ip()),))
-            case "cut":
-                part = {name for name in self.cluster.peers if choice([True, False])}
-                self.cluster.wire.cut = groups(part, self.cluster.peers - part)
-            case "heal":
-                self.cluster.wire.cut = groups(self.cluster.peers)
+def all_hold_dead(cluster: Cluster, name: str) -> bool:
+    down = MemberDown(name, left=False)
+    return all(down in (event for _, event in node.events) for node in cluster.nodes.values())
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_after_any_faults_all_see_the_same(seed: int) -> None:
-    cluster = Cluster(seed, 10)
-    chaos = Chaos(cluster)
-    cluster.wire.loss, cluster.wire.duplication, cluster.wire.delay = 0.2, 0.1, (0.0002, 0.15)
-    for _ in range(30):
-        chaos.step()
-        cluster.run(cluster.random.uniform(0.0, 3.0))
-    cluster.wire.cut, cluster.wire.loss = groups(cluster.peers), 0.02
-    assert cluster.converges(60.0), f"SEED={seed}: not converged: {sorted(cluster.nodes)}"
+@pytest.mark.timeout(900)
+def test_after_any_faults_all_see_the_same_and_nothing_is_left_over() -> None:
+    """A thousand stories of 25 nodes: see gossip_story for the faults, and for what has to hold."""
+    outcomes = [each for some in run_all(25, STORIES) for each in some]
+    bad = [f"make sim NODES=25 SEED={each.seed}: {each.violation}" for each in outcomes if each.violation]
+    assert len(outcomes) == len(STORIES)
+    assert bad == []
+
+
+def test_a_story_told_twice_is_the_same() -> None:
+    assert run(7, 10) == run(7, 10) != run(8, 10)
 
 
 @pytest.mark.parametrize("seed", SEEDS[:2])
@@ -66,8 +46,8 @@ def test_on_a_sound_lan_nobody_is_ever_suspected_and_the_wire_is_quiet(seed: int
     before, since = cluster.sent, cluster.now
     cluster.run(60.0)
     per_node_s = (cluster.sent - before) / (cluster.now - since) / 30
-    assert per_node_s < 3.5, f"SEED={seed}: {per_node_s} datagrams a second"
-    down = [e for node in cluster.nodes.values() for e in node.events if isinstance(e, MemberDown)]
+    assert per_node_s < 2.2, f"SEED={seed}: {per_node_s} datagrams a second"
+    down = [e for node in cluster.nodes.values() for _, e in node.events if isinstance(e, MemberDown)]
     assert down == [], f"SEED={seed}"
 
 
@@ -79,11 +59,11 @@ def test_an_endpoint_is_known_at_once_a_failure_in_seconds(seed: int) -> None:
     started = cluster.now
     cluster.publish("n001", "10.0.1.3")
     assert cluster.run(1.0, cluster.agree_on_endpoints)
-    assert cluster.now - started < 0.01, f"SEED={seed}"
+    assert cluster.now - started < 0.05, f"SEED={seed}"
     started = cluster.now
     cluster.crash("n001")
-    assert cluster.run(15.0, cluster.agree), f"SEED={seed}"
-    assert cluster.now - started < 8.0, f"SEED={seed}: {cluster.now - started:.1f} s"
+    assert cluster.run(15.0, lambda: all_hold_dead(cluster, "n001")), f"SEED={seed}"
+    assert cluster.now - started < 4.0, f"SEED={seed}: {cluster.now - started:.1f} s"
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -102,7 +82,7 @@ def test_a_restarted_node_is_back_at_once(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS[:3])
-def test_a_lost_update_is_repaired_by_the_digests(seed: int) -> None:
+def test_a_lost_update_is_repaired_by_the_vectors(seed: int) -> None:
     cluster = Cluster(seed, 6)
     assert cluster.converges(1.0)
     cluster.wire.loss = 1.0
@@ -132,16 +112,68 @@ def test_a_key_rotation_loses_nothing(seed: int) -> None:
     assert refused == [0] * 6
 
 
-def test_sixty_nodes_hear_of_an_endpoint_in_a_second_and_of_a_failure_in_ten() -> None:
+def test_sixty_nodes_hear_of_an_endpoint_at_once_and_of_a_failure_in_seconds() -> None:
     cluster = Cluster(SEEDS[0], 60)
     assert cluster.converges(5.0)
     cluster.run(3.0)
-    started = cluster.now
     cluster.publish("n007", "10.0.1.3")
-    assert cluster.converges(2.0)
-    assert cluster.now - started < 1.0
+    assert cluster.run(0.2, cluster.agree_on_endpoints)
     cluster.crash("n007")
-    assert cluster.converges(12.0)
+    assert cluster.run(3.5, lambda: all_hold_dead(cluster, "n007"))
+
+
+def test_nobody_is_held_for_dead_on_a_bad_wire() -> None:
+    """A tenth of all datagrams is lost, for as long as it takes each node to probe each other ten times."""
+    cluster = Cluster(SEEDS[0], 20)
+    assert cluster.converges(5.0)
+    cluster.wire.loss = 0.1
+    cluster.run(200.0)
+    down = [e for node in cluster.nodes.values() for _, e in node.events if isinstance(e, MemberDown)]
+    assert down == []
+
+
+def test_two_halves_that_have_forgotten_each_other_are_one_again() -> None:
+    """Longer than the dead are remembered: the seeds, by the managers' word, are still tried."""
+    timing = Timing(dead_keep_s=5.0, house_period_s=1.0)
+    cluster = Cluster(SEEDS[0], 10, timing)
+    cluster.publish("n001", "10.0.1.1")
+    cluster.publish("n008", "10.0.1.8")
+    assert cluster.converges(5.0)
+    low = {f"n{index:03}" for index in range(5)}
+    cluster.wire.cut = lambda source, target: (source in low) is not (target in low)
+    cluster.run(20.0)
+    assert {m.node_id for m in cluster.nodes["n001"].core.members()} == low
+    assert cluster.nodes["n001"].core.endpoints(NETWORK) == ()
+    cluster.wire.cut = None
+    assert cluster.converges(30.0)
+
+
+def test_clocks_that_differ_by_hours_and_run_at_other_speeds_do_no_harm() -> None:
+    cluster = Cluster(SEEDS[0])
+    random = Random(1)
+    cluster.peers = frozenset(f"n{index:03}" for index in range(12))
+    for name in sorted(cluster.peers):
+        off_ms = random.randint(-7_200_000, 7_200_000)
+        cluster.clocks[name] = Clock(random.uniform(0, 1e7), random.uniform(0.98, 1.02), off_ms)
+        cluster.start(name)
+    for number, name in enumerate(sorted(cluster.peers)):
+        cluster.publish(name, f"10.0.1.{number + 1}")
+    assert cluster.converges(5.0)
+    cluster.crash("n003")
+    cluster.run(5.0)
+    cluster.start("n003", published=(signed("n003", "10.0.2.1"),))
+    assert cluster.converges(5.0)
+
+
+def test_who_joins_a_network_of_many_endpoints_has_them_at_once() -> None:
+    cluster = Cluster(SEEDS[0], 4)
+    for number, name in enumerate(sorted(cluster.nodes)):
+        cluster.publish(name, *(f"10.0.{number}.{last}" for last in range(1, 250)))
+    assert cluster.converges(10.0)
+    cluster.crash("n003")
+    cluster.run(5.0)
+    cluster.start("n003")
+    assert cluster.run(0.1, cluster.agree_on_endpoints)
 
 
 def test_the_same_seed_gives_the_same_run() -> None:

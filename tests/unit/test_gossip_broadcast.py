@@ -1,78 +1,124 @@
 from __future__ import annotations
 
 from math import inf
+from random import Random
 
 import pytest
 
-from swarmnet.api.v1 import gossip_pb2 as pb
 from swarmnet.core.gossip.broadcast import Broadcast, rounds_for
-from swarmnet.core.gossip.timing import MAX_QUEUED, Timing
+from swarmnet.core.gossip.limits import MAX_QUEUED, MAX_ROUND_DATAGRAMS
+from swarmnet.core.gossip.pace import Pace
+from swarmnet.core.gossip.timing import Timing
 
 TIMING = Timing()
 
 
-def rumor(name: str, incarnation: int = 1) -> pb.Rumor:
-    return pb.Rumor(node_id=name, incarnation=incarnation)
+def pace() -> Pace:
+    return Pace(TIMING, Random(1))
 
 
-def queue() -> Broadcast[pb.Rumor]:
-    return Broadcast(TIMING)
+def queue() -> Broadcast:
+    return Broadcast(TIMING, pace())
 
 
-@pytest.mark.parametrize(("members", "rounds"), [(0, 1), (1, 2), (9, 2), (10, 3), (99, 3), (1000, 5)])
+@pytest.mark.parametrize(("members", "rounds"), [(1, 2), (9, 2), (50, 2), (200, 2), (1000, 3), (10_000, 3)])
 def test_news_is_repeated_log_n_times(members: int, rounds: int) -> None:
     assert rounds_for(members) == rounds
     news = queue()
-    news.put("a", rumor("a"), 0.0)
+    news.put("a", b"news", 0.0)
     told = 0
     while news.due < inf:
         told += len(news.round(1000, members, news.due))
     assert told == rounds
 
 
-def test_the_first_round_is_due_at_once_the_next_a_period_later() -> None:
+def test_the_first_round_is_due_at_once_the_next_shortly_after() -> None:
     news = queue()
-    news.put("a", rumor("a"), 10.0)
+    news.put("a", b"news", 10.0)
     assert news.due == 10.0
     news.round(1000, 5, 10.0)
-    assert news.due == 10.0 + TIMING.gossip_period_s
-    news.put("b", rumor("b"), 10.001)
-    assert news.due == pytest.approx(10.0 + TIMING.coalesce_s)
+    assert 10.0 + 0.7 * TIMING.repeat_s[0] <= news.due <= 10.0 + 1.3 * TIMING.repeat_s[0]
+    news.put("b", b"more", 10.001)
+    assert news.due == 10.001
+
+
+def test_under_load_rounds_are_spread_and_items_share_them() -> None:
+    news, now, rounds, bodies = queue(), 0.0, 0, list[bytes]()
+    for number in range(1000):  # one each millisecond
+        now = number / 1000
+        news.put(number, b"%03d" % number, now)
+        if news.due <= now:
+            rounds += 1
+            bodies += news.round(1400, 100, now)
+    assert rounds <= TIMING.burst_rounds + 1.0 / TIMING.round_period_s + 1
+    told = b"".join(bodies)
+    assert all(b"%03d" % number in told for number in range(900))
+
+
+def test_under_load_what_others_tell_is_not_repeated() -> None:
+    news = queue()
+    for number in range(TIMING.burst_rounds):
+        news.put(number, b"old", 0.0)
+        news.round(1000, 100, 0.0)
+    news.put("heard", b"heard", 0.0)
+    news.put("alone", b"alone", 0.0)
+    assert b"heard" in news.round(1000, 100, 0.0)[0]
+    news.heard("heard")
+    news.heard("heard")
+    repeated = b"".join(news.round(1000, 100, 0.05))
+    assert b"alone" in repeated
+    assert b"heard" not in repeated
+
+
+def test_who_lags_tells_more_in_fewer_rounds_and_recovers() -> None:
+    slow = pace()
+    for number in range(1, 40):
+        slow.spend(number * 1.0, number * 1.0 + 0.4)
+    assert slow.period_s == TIMING.slowest_round_period_s
+    for number in range(1, 40):
+        slow.spend(100.0 + number, 100.0 + number)
+    assert slow.period_s == TIMING.round_period_s
 
 
 def test_newer_news_of_the_same_thing_takes_its_place_and_starts_afresh() -> None:
     news = queue()
-    news.put("a", rumor("a", 1), 0.0)
+    news.put("a", b"one", 0.0)
     news.round(1000, 5, 0.0)
-    news.put("a", rumor("a", 2), 0.1)
-    assert [each.incarnation for each in news.peek(1000)] == [2]
-    assert len(news.round(1000, 5, 0.1)) == len(news.round(1000, 5, 0.3)) == 1
+    news.put("a", b"two", 0.1)
+    assert news.frames(1000) == b"two"
+    assert news.round(1000, 5, 0.1) == [b"two"]
+    assert news.round(1000, 5, 0.3) == [b"two"]
     assert len(news) == 0
 
 
-def test_what_does_not_fit_goes_with_the_next_round_soon() -> None:
+def test_a_round_has_several_datagrams_if_need_be_and_what_is_left_goes_with_the_next() -> None:
     news = queue()
-    for name in "abc":
-        news.put(name, rumor(name), 0.0)
-    room = 2 * (rumor("a").ByteSize() + 4)
-    assert [each.node_id for each in news.round(room, 5, 0.0)] == ["a", "b"]
-    assert news.due == TIMING.coalesce_s
-    assert [each.node_id for each in news.round(room, 5, news.due)] == ["c", "a"]
-
-
-def test_riding_along_counts_for_nothing() -> None:
-    news = queue()
-    news.put("a", rumor("a"), 0.0)
-    for _ in range(9):
-        assert len(news.peek(1000)) == 1
+    for number in range(3 * MAX_ROUND_DATAGRAMS):
+        news.put(number, bytes([number]) * 600, 0.0)
+    first = news.round(1400, 5, 0.0)
+    assert len(first) == MAX_ROUND_DATAGRAMS
+    assert all(len(body) == 1200 for body in first)
     assert news.due == 0.0
+    left = b"".join(news.round(1400, 5, 0.0))
+    assert bytes([3 * MAX_ROUND_DATAGRAMS - 1]) in left
+
+
+def test_riding_along_takes_what_fits_and_counts_for_nothing() -> None:
+    news = queue()
+    assert news.frames(1000) == b""
+    for frame in (b"aaaa", b"bbbb", b"cccc"):
+        news.put(frame, frame, 0.0)
+    for _ in range(9):
+        assert news.frames(9) == b"aaaabbbb"
+    assert news.due == 0.0
+    assert news.untold
 
 
 def test_the_queue_is_bounded_and_drops_what_was_told_most() -> None:
     news = queue()
-    news.put("told", rumor("told"), 0.0)
+    news.put("told", b"told", 0.0)
     news.round(1000, 5, 0.0)
     for index in range(MAX_QUEUED):
-        news.put(index, rumor(str(index)), 0.0)
+        news.put(index, b"n", 0.0)
     assert len(news) == MAX_QUEUED
-    assert all(each.node_id != "told" for each in news.peek(10**6))
+    assert b"told" not in news.frames(10**6)

@@ -1,35 +1,83 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from tests.sim.cluster import MANAGERS_KEY, signed
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.sim.cluster import MANAGERS_KEY, NETWORK, signed
 
 from swarmnet.api.v1 import gossip_pb2 as pb
 from swarmnet.core.endpoints import public_key
-from swarmnet.core.gossip import messages
+from swarmnet.core.gossip import messages, names
+from swarmnet.core.gossip.limits import MAX_DELTA_BYTES, MAX_META_BYTES
 from swarmnet.core.gossip.members import Rumor, State
-from swarmnet.core.gossip.messages import Malformed
-from swarmnet.core.gossip.table import Entry
+from swarmnet.core.gossip.messages import delta_frames
+from swarmnet.core.gossip.names import Malformed, pack_id, unpack_id
+from swarmnet.core.gossip.table import Delta, Entry
 from swarmnet.core.gossip.verify import Verifier
+from swarmnet.core.ids import make_id
 
-RUMOR = Rumor("a", "10.0.0.1:7946", 5, State.SUSPECT, "b")
+RUMOR = Rumor("a", "10.0.0.1:7946", 5, State.SUSPECT, "b", 77, b"meta")
 ENDPOINT, SIGNATURE = signed("a", "10.0.1.3")
-ENTRY = Entry("a", ENDPOINT.task_id, 7, ENDPOINT, SIGNATURE)
+DELTA = Delta("a", 40, 55, (Entry("a", ENDPOINT.task_id, 50, ENDPOINT, SIGNATURE), Entry("a", "gone", 55)))
 
 
-def test_rumors_and_entries_come_back_as_they_went() -> None:
+def raw(frame: bytes) -> bytes:
+    (only,) = pb.NetworkDatagram.FromString(frame).deltas
+    return only
+
+
+def test_what_is_written_is_read() -> None:
     assert messages.rumor(messages.of_rumor(RUMOR)) == RUMOR
-    assert messages.entry("net", messages.of_entry(ENTRY)) == ENTRY
-    tombstone = Entry("a", "t", 8)
-    assert messages.entry("net", messages.of_entry(tombstone)) == tombstone
+    ((_, frame),) = delta_frames(DELTA)
+    assert messages.delta(NETWORK, raw(frame)) == DELTA
+
+
+def test_frames_one_behind_the_other_are_one_message() -> None:
+    other = replace(RUMOR, node_id="c")
+    body = pb.ClusterDatagram(ack=pb.Ack(sequence=3)).SerializeToString()
+    together = body + messages.rumor_frame(RUMOR) + messages.rumor_frame(other)
+    read = pb.ClusterDatagram.FromString(together)
+    assert (messages.rumors(read.rumors), read.ack.sequence) == ([RUMOR, other], 3)
+
+
+def test_a_long_delta_goes_in_pieces_that_fit_and_follow_each_other() -> None:
+    entries = [
+        Entry("a", each.task_id, 41 + number, each, signature)
+        for number, (each, signature) in enumerate(signed("a", f"10.0.2.{last}") for last in range(1, 60))
+    ]
+    pieces = delta_frames(Delta("a", 40, 200, tuple(entries)))
+    assert all(len(frame) <= MAX_DELTA_BYTES for _, frame in pieces)
+    assert [piece.since for piece, _ in pieces] == [40, *(piece.until for piece, _ in pieces[:-1])]
+    assert pieces[-1][0].until == 200
+    assert [
+        e for piece, _ in pieces for e in messages.delta(NETWORK, raw(dict(pieces)[piece])).entries
+    ] == entries
+
+
+@given(st.binary(min_size=16, max_size=16))
+def test_an_id_of_ours_takes_seventeen_bytes(random: bytes) -> None:
+    node_id = make_id(random)
+    assert len(pack_id(node_id)) == 17
+    assert unpack_id(pack_id(node_id)) == node_id
+
+
+@pytest.mark.parametrize("node_id", ["n001", "x" * 64, "z" * 25, "a.b-c_d"])
+def test_other_ids_stay_as_they_are(node_id: str) -> None:
+    assert unpack_id(pack_id(node_id)) == node_id
+
+
+@pytest.mark.parametrize("packed", [b"", b"x" * 65, b"a\nb", "ä".encode(), b"\0" * 16, b"\0" * 18])
+def test_what_is_no_id_is_malformed(packed: bytes) -> None:
+    with pytest.raises(Malformed):
+        unpack_id(packed)
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"node_id": ""},
-        {"node_id": "x" * 65},
-        {"node_id": "a\nb"},
-        {"node_id": "ä"},
+        {"node_id": b""},
         {"address": "host.example:7946"},
         {"address": "10.0.0.1"},
         {"address": "10.0.0.1:0"},
@@ -38,44 +86,65 @@ def test_rumors_and_entries_come_back_as_they_went() -> None:
         {"incarnation": 1 << 63},
         {"state": 0},
         {"state": 9},
-        {"suspected_by": "\x00"},
+        {"suspected_by": b"\x00"},
+        {"meta": bytes(MAX_META_BYTES + 1)},
     ],
 )
 def test_a_rumor_of_no_possible_member_is_malformed(change: dict[str, object]) -> None:
-    message = messages.of_rumor(RUMOR)
+    message = pb.Rumor.FromString(messages.of_rumor(RUMOR))
     for name, value in change.items():
         setattr(message, name, value)
     with pytest.raises(Malformed):
-        messages.rumor(message)
+        messages.rumor(message.SerializeToString())
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"node_id": ""},
-        {"task_id": "../x"},
-        {"time": 0},
-        {"time": 1 << 63},
-        {"ip": b"123"},
-        {"mac": b"12345"},
-        {"signature": b""},
+        {"owner": b""},
+        {"until": 0},
+        {"until": 1 << 63},
+        {"span": 0},
+        {"span": 56},
     ],
 )
-def test_an_entry_that_cannot_be_is_malformed(change: dict[str, object]) -> None:
-    message = messages.of_entry(ENTRY)
+def test_a_delta_that_cannot_be_is_malformed(change: dict[str, object]) -> None:
+    ((_, frame),) = delta_frames(DELTA)
+    message = pb.TableDelta.FromString(raw(frame))
     for name, value in change.items():
         setattr(message, name, value)
     with pytest.raises(Malformed):
-        messages.entry("net", message)
+        messages.delta(NETWORK, message.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"task_id": b"../x"},
+        {"before": 15},
+        {"ip": b"123"},
+        {"mac": b"12345"},
+        {"signature": b""},
+        {"signature": bytes(9999)},
+    ],
+)
+def test_an_entry_that_cannot_be_is_malformed(change: dict[str, object]) -> None:
+    ((_, frame),) = delta_frames(DELTA)
+    message = pb.TableDelta.FromString(raw(frame))
+    for name, value in change.items():
+        setattr(message.entries[0], name, value)
+    with pytest.raises(Malformed):
+        messages.delta(NETWORK, message.SerializeToString())
 
 
 def test_an_ipv6_address_is_one() -> None:
-    assert messages.check_address("[fd00::1]:7946") == "[fd00::1]:7946"
+    assert names.check_address("[fd00::1]:7946") == "[fd00::1]:7946"
 
 
 def test_bytes_that_are_no_message_are_malformed() -> None:
-    with pytest.raises(Malformed):
-        messages.parse(pb.ClusterDatagram, b"\xff\xff\xff")
+    for read in (messages.rumor, lambda junk: messages.delta(NETWORK, junk)):
+        with pytest.raises(Malformed):
+            read(b"\xff\xff\xff")
 
 
 def test_only_what_the_managers_signed_is_believed() -> None:

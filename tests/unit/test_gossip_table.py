@@ -1,134 +1,237 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.sim.cluster import signed
 
 from swarmnet.core.endpoints import Endpoint
-from swarmnet.core.gossip.table import Entry, LamportClock, Outcome, Table, digest
-from swarmnet.core.gossip.timing import MAX_ENTRIES, MAX_JUMP
+from swarmnet.core.gossip.limits import MAX_ENTRIES_PER_OWNER, MAX_GAPS, MAX_JUMP
+from swarmnet.core.gossip.messages import delta_frames
+from swarmnet.core.gossip.table import Delta, Entry, LamportClock, Outcome, Table
 
 START = 1000
 
 
-def table(me: str = "me") -> Table:
-    return Table(me, LamportClock(START))
+def table(me: str = "me", start: int = START) -> Table:
+    return Table(me, LamportClock(start))
 
 
-def entry(owner: str = "other", task: str = "t", time: int = START + 1, *, deleted: bool = False) -> Entry:
-    endpoint, signature = signed(owner, "10.0.1.3", task_id=task)
-    return Entry(owner, task, time) if deleted else Entry(owner, task, time, endpoint, signature)
+def wanted(*ips: str, owner: str = "me") -> dict[str, tuple[Endpoint, bytes]]:
+    return {each[0].task_id: each for each in (signed(owner, ip) for ip in ips)}
 
 
-def nobody(_: str) -> bool:
-    return False
+def tasks(found: Table) -> set[str]:
+    return {entry.task_id for entry in found.visible()}
 
 
-def wanted(*ips: str) -> dict[str, tuple[Endpoint, bytes]]:
-    return {each[0].task_id: each for each in (signed("me", ip) for ip in ips)}
+def made(owner: Table, *ips: str) -> Delta:
+    delta = owner.publish(wanted(*ips), 0.0)
+    assert delta is not None
+    return delta
 
 
-def test_publishing_makes_entries_and_tombstones_only_for_what_changed() -> None:
+def test_publishing_makes_deltas_of_what_changed_and_the_first_one_is_the_whole() -> None:
     mine = table()
-    assert [e.deleted for e in mine.publish(wanted("10.0.1.3", "10.0.1.4"), 0.0)] == [False, False]
-    assert mine.publish(wanted("10.0.1.3", "10.0.1.4"), 0.0) == []
-    (gone,) = mine.publish(wanted("10.0.1.4"), 0.0)
-    assert (gone.task_id, gone.deleted) == ("task-10.0.1.3", True)
+    first = made(mine, "10.0.1.3", "10.0.1.4")
+    assert (first.since, [e.deleted for e in first.entries]) == (0, [False, False])
+    assert mine.publish(wanted("10.0.1.3", "10.0.1.4"), 0.0) is None
+    second = made(mine, "10.0.1.4")
+    assert second.since == first.until
+    assert [(e.task_id, e.deleted) for e in second.entries] == [("task-10.0.1.3", True)]
 
 
-def test_the_higher_time_holds_and_a_tombstone_at_the_same_time() -> None:
-    others = table()
-    assert others.apply(entry(time=START + 5), 0.0) is Outcome.NEWS
-    assert others.apply(entry(time=START + 5), 0.0) is Outcome.STALE
-    assert others.apply(entry(time=START + 4, deleted=True), 0.0) is Outcome.STALE
-    assert others.apply(entry(time=START + 5, deleted=True), 0.0) is Outcome.NEWS
-    assert others.apply(entry(time=START + 5), 0.0) is Outcome.STALE
-    assert others.visible(nobody) == []
-
-
-def test_a_tombstone_for_nothing_is_no_news_and_takes_no_memory() -> None:
-    others = table()
-    assert others.apply(entry(deleted=True), 0.0) is Outcome.STALE
-    assert len(others) == 0
-
-
-def test_what_the_owner_did_not_say_is_disputed_and_its_answer_is_newer() -> None:
+def test_even_nothing_is_said_once() -> None:
     mine = table()
-    (said,) = mine.publish(wanted("10.0.1.3"), 0.0)
-    forged = Entry("me", said.task_id, said.time + 50)
+    delta = made(mine)
+    assert (delta.since, delta.entries) == (0, ())
+    assert mine.publish({}, 0.0) is None
+
+
+def test_deltas_in_order_and_each_once() -> None:
+    mine, other = table(), table("other")
+    for ips in (["10.0.1.3"], ["10.0.1.3", "10.0.1.4"], ["10.0.1.4"]):
+        delta = made(mine, *ips)
+        assert other.apply(delta, 0.0) is Outcome.NEWS
+        assert other.apply(delta, 0.0) is Outcome.STALE
+        assert tasks(other) == {f"task-{ip}" for ip in ips}
+        assert other.digest == mine.digest
+
+
+def test_a_gap_holds_what_came_and_waits_for_what_did_not() -> None:
+    mine, other = table(), table("other")
+    deltas = [made(mine, "10.0.1.3"), made(mine, "10.0.1.3", "10.0.1.4"), made(mine, "10.0.1.4")]
+    assert other.apply(deltas[2], 0.0) is Outcome.NEWS
+    assert other.apply(deltas[2], 0.0) is Outcome.STALE
+    assert other.known("me") == 0
+    assert other.apply(deltas[0], 0.0) is Outcome.NEWS
+    assert tasks(other) == set()  # deleted since
+    assert other.apply(deltas[1], 0.0) is Outcome.NEWS
+    assert (tasks(other), other.digest) == ({"task-10.0.1.4"}, mine.digest)
+
+
+def test_who_lacks_something_is_told_exactly_that() -> None:
+    mine, other = table(), table("other")
+    other.apply(made(mine, "10.0.1.3", "10.0.1.4"), 0.0)
+    known = other.known("me")
+    for ips in (["10.0.1.4"], ["10.0.1.4", "10.0.1.5"]):
+        mine.publish(wanted(*ips), 0.0)
+    row = mine.row("me")
+    assert row is not None
+    repair = row.since(known)
+    assert {(e.task_id, e.deleted) for e in repair.entries} == {
+        ("task-10.0.1.3", True),
+        ("task-10.0.1.5", False),
+    }
+    other.apply(repair, 0.0)
+    assert (tasks(other), other.digest) == (tasks(mine), mine.digest)
+
+
+def test_who_knows_less_than_the_tombstones_tell_gets_the_whole() -> None:
+    mine, late = table(), table("late")
+    late.apply(made(mine, "10.0.1.3", "10.0.1.4"), 0.0)
+    mine.publish(wanted("10.0.1.4"), 5.0)
+    mine.reap(before=5.0)
+    assert len(mine) == 2
+    mine.reap(before=5.1)
+    assert len(mine) == 1
+    row = mine.row("me")
+    assert row is not None
+    repair = row.since(late.known("me"))
+    assert (repair.since, len(repair.entries)) == (0, 1)
+    late.apply(repair, 6.0)
+    assert (tasks(late), late.digest) == (tasks(mine), mine.digest)
+
+
+def test_a_gap_that_outlives_its_tombstone_has_to_be_told_again() -> None:
+    mine, other = table(), table("other")
+    first, second = made(mine, "10.0.1.3"), made(mine)
+    other.apply(second, 0.0)
+    other.reap(before=1.0)
+    other.apply(first, 1.0)
+    assert other.digest != mine.digest
+    row = mine.row("me")
+    assert row is not None
+    other.apply(row.since(other.known("me")), 2.0)
+    assert (tasks(other), other.digest) == (set(), mine.digest)
+
+
+def test_what_an_earlier_boot_has_left_goes_with_the_first_word_of_the_next() -> None:
+    other = table("other")
+    other.apply(made(table(), "10.0.1.3", "10.0.1.4"), 0.0)
+    again = table(start=START + 60_000)
+    other.apply(made(again, "10.0.1.4"), 1.0)
+    assert (tasks(other), other.digest) == ({"task-10.0.1.4"}, again.digest)
+
+
+def test_a_whole_in_pieces_is_the_same_whole() -> None:
+    mine, other, late = table(), table("other"), table("late")
+    late.apply(made(mine, "10.0.9.1"), 0.0)
+    whole = made(mine, *(f"10.0.1.{last}" for last in range(3, 43)))
+    row = mine.row("me")
+    assert row is not None
+    mine.reap(before=1.0)
+    pieces = [piece for piece, _ in delta_frames(row.since(0))]
+    assert len(pieces) > 2
+    for piece in pieces:
+        other.apply(piece, 0.0)
+    for piece in reversed(pieces):
+        late.apply(piece, 0.0)
+    assert other.digest == late.digest == mine.digest
+    assert tasks(other) == tasks(late) == tasks(mine)
+    assert len(tasks(mine)) == 40
+    assert whole.until == pieces[-1].until
+
+
+def test_what_the_owner_did_not_say_is_disputed_and_its_answer_is_newer_and_whole() -> None:
+    mine, other = table(), table("other")
+    other.apply(made(mine, "10.0.1.3"), 0.0)
+    forged = Delta("me", 0, START + 500, (Entry("me", "ghost", START + 400),))
+    assert other.apply(forged, 0.0) is Outcome.NEWS
+    assert tasks(other) == set()
     assert mine.apply(forged, 0.0) is Outcome.DISPUTED
-    answer = mine.refuted(forged, 0.0)
-    assert answer.overrides(forged)
-    assert answer.endpoint == said.endpoint
+    answer = mine.anew(0.0)
+    assert answer.until > forged.until
+    other.apply(answer, 0.0)
+    assert (tasks(other), other.digest) == (tasks(mine), mine.digest)
+    assert tasks(mine) == {"task-10.0.1.3"}
 
 
-def test_an_endpoint_of_an_earlier_boot_is_withdrawn_by_its_owner() -> None:
+def test_old_copies_of_own_deltas_are_left_alone() -> None:
     mine = table()
-    ghost = entry("me", "ghost", time=START + 50)
-    assert mine.apply(ghost, 0.0) is Outcome.DISPUTED
-    assert mine.refuted(ghost, 0.0).deleted
-    assert mine.visible(nobody) == []
-
-
-def test_old_copies_of_own_entries_are_left_alone() -> None:
-    mine = table()
-    (said,) = mine.publish(wanted("10.0.1.3"), 0.0)
-    assert mine.apply(replace(said, time=said.time - 1), 0.0) is Outcome.STALE
-    assert mine.apply(said, 0.0) is Outcome.STALE
+    assert mine.apply(made(mine, "10.0.1.3"), 0.0) is Outcome.STALE
 
 
 def test_a_time_that_nobody_can_have_is_not_believed() -> None:
     others = table()
-    assert others.apply(entry(time=START + MAX_JUMP + 1), 0.0) is Outcome.STALE
-    assert others.publish(wanted("10.0.1.3"), 0.0)[0].time == START + 1
+    assert others.apply(Delta("other", 0, START + MAX_JUMP + 1, ()), 0.0) is Outcome.STALE
+    assert made(others, "10.0.1.3").until == START + 1
 
 
-def test_entries_of_gone_owners_are_hidden_and_come_back() -> None:
+def test_rows_of_gone_owners_are_hidden_and_come_back() -> None:
     others = table()
-    others.apply(entry("dead"), 0.0)
-    others.apply(entry("alive"), 0.0)
-    assert [e.owner for e in others.visible(lambda node: node == "dead")] == ["alive"]
-    assert {e.owner for e in others.visible(nobody)} == {"dead", "alive"}
+    others.apply(made(table("dead")), 0.0)
+    before = others.digest
+    assert not others.hide("dead", hidden=True)
+    assert others.digest != before
+    endpoint, signature = signed("alive", "10.0.1.3")
+    others.apply(Delta("alive", 0, START + 1, (Entry("alive", "t", START + 1, endpoint, signature),)), 0.0)
+    assert others.hide("alive", hidden=True)
+    assert others.visible() == []
+    assert others.hide("alive", hidden=False)
+    assert not others.hide("alive", hidden=False)
+    assert [entry.owner for entry in others.visible()] == ["alive"]
 
 
-def test_tombstones_and_lost_owners_are_forgotten() -> None:
+def test_lost_owners_are_forgotten() -> None:
     others = table()
-    for owner in ("a", "b", "c"):
-        others.apply(entry(owner), 0.0)
-    others.apply(entry("a", time=START + 2, deleted=True), 10.0)
-    others.forget_buried(before=10.0)
-    assert len(others) == 3
-    others.forget_buried(before=10.5)
-    others.forget_owners(["b"])
-    assert [e.owner for e in others] == ["c"]
+    empty = others.digest
+    others.apply(made(table("a"), "10.0.1.3"), 0.0)
+    assert others.forget(["a", "b"])
+    assert not others.forget(["a"])
+    assert (len(others), others.digest) == (0, empty)
 
 
-def test_a_full_table_still_changes_but_takes_no_more() -> None:
+def test_a_full_row_takes_no_more() -> None:
     full = table()
-    for number in range(MAX_ENTRIES):
-        full.apply(Entry("other", str(number), START, entry().endpoint, b""), 0.0)
-    assert full.apply(entry(task="one more"), 0.0) is Outcome.STALE
-    assert full.apply(Entry("other", "7", START + 1), 0.0) is Outcome.NEWS
+    many = tuple(Entry("other", str(number), START) for number in range(MAX_ENTRIES_PER_OWNER))
+    assert full.apply(Delta("other", 0, START, many), 0.0) is Outcome.NEWS
+    more = Delta("other", START, START + 1, (Entry("other", "more", START + 1),))
+    assert full.apply(more, 0.0) is Outcome.STALE
+    assert len(full) == MAX_ENTRIES_PER_OWNER
 
 
-entries = st.builds(entry, st.sampled_from("ab"), st.sampled_from("tu"), st.integers(1, 9).map(START.__add__))
+def test_gaps_are_bounded() -> None:
+    others = table()
+    outcomes = [others.apply(Delta("other", 10 * n, 10 * n + 1, ()), 0.0) for n in range(1, MAX_GAPS + 9)]
+    assert outcomes == [Outcome.NEWS] * MAX_GAPS + [Outcome.STALE] * 8
+    assert others.apply(Delta("other", 0, 10, ()), 0.0) is Outcome.NEWS
 
 
-@given(st.lists(entries, max_size=12), st.randoms(use_true_random=False))
-def test_the_order_of_arrival_does_not_matter(told: list[Entry], shuffle: object) -> None:
-    one, other = table("x"), table("y")
-    again = list(told)
-    shuffle.shuffle(again)  # type: ignore[attr-defined]
-    for first, second in zip(told, again, strict=True):
-        one.apply(first, 0.0)
-        other.apply(second, 0.0)
-    assert set(one) == set(other)
-    assert digest(one) == digest(other)
+def test_what_came_before_its_time_makes_room_for_what_goes_on() -> None:
+    mine, other = table(), table("other")
+    other.apply(made(mine), 0.0)
+    junk = tuple(Entry("me", str(number), START + 100) for number in range(MAX_ENTRIES_PER_OWNER))
+    assert other.apply(Delta("me", START + 50, START + 100, junk), 0.0) is Outcome.NEWS
+    assert other.apply(made(mine, "10.0.1.3"), 0.0) is Outcome.NEWS
+    assert tasks(other) == {"task-10.0.1.3"}
+    assert len(other) == 1
 
 
-def test_the_digest_sees_every_difference() -> None:
-    base = digest([entry()])
-    assert digest([]) != base != digest([entry(time=START + 2)])
-    assert digest([entry(), entry(task="u")]) == digest([entry(task="u"), entry()])
+@given(
+    st.lists(st.sets(st.sampled_from(["10.0.1.3", "10.0.1.4", "10.0.1.5"])), min_size=1, max_size=8),
+    st.randoms(use_true_random=False),
+)
+def test_the_order_of_arrival_does_not_matter(history: list[set[str]], shuffle: object) -> None:
+    """Deltas and repairs, in any order, some of them twice, and the last whole once."""
+    mine, other = table(), table("other")
+    told = []
+    for ips in history:
+        if (delta := mine.publish(wanted(*sorted(ips)), 0.0)) is not None:
+            row = mine.row("me")
+            assert row is not None
+            told += [delta, row.since(shuffle.choice([0, delta.since]))]  # type: ignore[attr-defined]
+    shuffle.shuffle(told)  # type: ignore[attr-defined]
+    for delta in told:
+        other.apply(delta, 0.0)
+    assert other.digest == mine.digest
+    assert tasks(other) == tasks(mine)

@@ -41,6 +41,13 @@ def test_a_jump_beyond_the_window_forgets_what_is_too_old_anyway() -> None:
     assert window.accept((1 << 63) - 1)
 
 
+def test_a_counter_is_far_behind_once_it_would_be_too_old() -> None:
+    window = ReplayWindow()
+    window.accept(5000)
+    assert not window.beyond(5000 - WINDOW + 1)
+    assert window.beyond(5000 - WINDOW)
+
+
 @given(st.lists(st.integers(1, 3 * WINDOW)))
 def test_it_agrees_with_a_set_that_remembers_everything(counters: list[int]) -> None:
     window, seen, highest = ReplayWindow(), set[int](), 0

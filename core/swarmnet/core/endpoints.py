@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from swarmnet.core.secret import SecretBytes
 
 _LABEL: Final = b"swarmnet/1 endpoint"
+MIN_SIGNATURE_BYTES: Final = 64
+MAX_SIGNATURE_BYTES: Final = 64
 
 
 @dataclass(frozen=True, slots=True)

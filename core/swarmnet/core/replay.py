@@ -37,3 +37,7 @@ class ReplayWindow:
         else:
             self._seen |= 1 << -ahead
         return True
+
+    def beyond(self, counter: int) -> bool:
+        """Whether something was seen so far above `counter` that it is too old to tell."""
+        return self._highest - counter >= WINDOW

@@ -7,13 +7,14 @@ What comes in is junk until the protocol has opened it: it is dropped there, and
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import secrets
 import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -21,19 +22,28 @@ from swarmnet.core.endpoints import Endpoint
 from swarmnet.core.epochs import Epochs
 from swarmnet.core.errors import FailedPrecondition
 from swarmnet.core.gossip import protocol
-from swarmnet.core.gossip.events import EndpointsChanged, Event, MemberDown, MemberUp, SyncRequest
+from swarmnet.core.gossip.events import (
+    EndpointsChanged,
+    Event,
+    MemberChanged,
+    MemberDown,
+    MemberUp,
+    SyncRequest,
+)
+from swarmnet.core.gossip.limits import (
+    MAX_CONNECTIONS,
+    MAX_CONNECTIONS_PER_HOST,
+    MAX_SYNC_BYTES,
+    SYNC_TIMEOUT_S,
+)
 from swarmnet.core.gossip.members import Rumor
-from swarmnet.core.gossip.timing import MAX_DATAGRAM_BYTES, MAX_SYNC_BYTES
+from swarmnet.core.gossip.seal import CHALLENGE_BYTES
+from swarmnet.worker.datagrams import DatagramSocket, split_address
 
 log = structlog.get_logger()
 
-SYNC_TIMEOUT_S: Final = 5.0
-"""For a whole push/pull, connecting included: a silent or slow stranger holds a connection no longer."""
-MAX_CONNECTIONS: Final = 16
-MAX_CONNECTIONS_PER_HOST: Final = 4
-"""So that one host cannot take all of them, nor their memory (MAX_SYNC_BYTES each)."""
 GOODBYE_S: Final = 0.5
-"""How long a leaving node still speaks: two rounds of gossip."""
+"""How long a leaving node still speaks: its goodbye and two repeats."""
 _LENGTH: Final = struct.Struct("!I")
 
 
@@ -51,10 +61,11 @@ class Gossip:
             started_ms=int(time.time() * 1000),
             randomness=random.Random(),  # noqa: S311 - it chooses whom to talk to
         )
-        self._udp: asyncio.DatagramTransport | None = None
+        self._udp: DatagramSocket | None = None
         self._tcp: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._syncs: set[asyncio.Task[None]] = set()
+        self._answers: set[asyncio.Task[Any]] = set()
         self._connections: Counter[str] = Counter()
         self._counters: Counter[str] = Counter()
 
@@ -63,9 +74,7 @@ class Gossip:
         loop = asyncio.get_running_loop()
         host, port = split_address(self._bind)
         try:
-            self._udp, _ = await loop.create_datagram_endpoint(
-                lambda: _Datagrams(self._datagram, self._count), local_addr=(host, port)
-            )
+            self._udp = DatagramSocket(host, port, self._counters)
             self._tcp = await asyncio.start_server(self._connection, host, port, backlog=MAX_CONNECTIONS)
         except OSError as error:
             await self.stop()
@@ -73,6 +82,7 @@ class Gossip:
                 f"cannot listen for gossip on {self._bind}: {error.strerror or error}",
                 hint="Give another address with --gossip-addr, or stop what uses this one.",
             ) from error
+        loop.add_reader(self._udp, self._readable)
         self._core.start(loop.time())
         self._transmit()
 
@@ -80,12 +90,14 @@ class Gossip:
         """Fall silent without a word: to the others this is a failure, or a restart."""
         if self._timer is not None:
             self._timer.cancel()
-        for sync in tuple(self._syncs):
-            sync.cancel()
-        await asyncio.gather(*self._syncs, return_exceptions=True)
         if self._tcp is not None:
             self._tcp.close()
+        under_way = [*self._syncs, *self._answers]
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
         if self._udp is not None:
+            asyncio.get_running_loop().remove_reader(self._udp)
             self._udp.close()
         self._udp = self._tcp = self._timer = None
 
@@ -151,16 +163,14 @@ class Gossip:
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def _count(self, what: str) -> None:
-        self._counters[what] += 1
-
     def _transmit(self) -> None:
         if self._udp is None:
             return  # not started: it will all be said then
         self._core.tick(self._now())
         out = self._core.take()
-        for datagram in out.datagrams:
-            self._udp.sendto(datagram.payload, split_address(datagram.address))
+        for address, payload in out.datagrams:
+            if (most_bytes := self._udp.send(payload, address)) is not None:
+                self._core.limit_datagrams(most_bytes)
         for request in out.syncs:
             sync = asyncio.create_task(self._sync(request))
             self._syncs.add(sync)
@@ -178,26 +188,42 @@ class Gossip:
                 self._changed(network_id)
             case MemberUp(node_id):
                 log.info("member up", node=node_id)
+            case MemberChanged(node_id):
+                log.info("member changed", node=node_id)
             case MemberDown(node_id, left):
                 log.info("member left" if left else "member failed", node=node_id)
 
-    def _datagram(self, payload: bytes, source: str) -> None:
-        if len(payload) > MAX_DATAGRAM_BYTES:
-            self._count("dropped_oversized")
+    def _readable(self) -> None:
+        """Some of what has come, then what follows from all of it: the socket stays readable for the rest."""
+        if self._udp is None:
             return
-        self._core.receive(payload, source, self._now())
+        now = self._now()
+        for payload in self._udp.receive():
+            self._core.receive(payload, now)
         self._transmit()
 
     async def _sync(self, request: SyncRequest) -> None:
-        """Ask one node for a push/pull; the protocol is told how it went, whatever happens."""
+        """Ask one node by TCP; the protocol is told how it went, whatever happens."""
         reply = None
         try:
             async with asyncio.timeout(SYNC_TIMEOUT_S):
-                reply = await _exchange(request)
+                reply = await self._exchange(request)
         except (OSError, EOFError, TimeoutError) as error:
             log.debug("gossip sync failed", address=request.address, error=str(error) or type(error).__name__)
         self._core.sync_answered(request.ticket, reply, self._now())
         self._transmit()
+
+    async def _exchange(self, request: SyncRequest) -> bytes | None:
+        reader, writer = await asyncio.open_connection(*split_address(request.address))
+        try:
+            challenge = await reader.readexactly(CHALLENGE_BYTES)
+            if (payload := self._core.sync_begun(request.ticket, challenge)) is None:
+                return None
+            writer.write(_LENGTH.pack(len(payload)) + payload)
+            await writer.drain()
+            return await _read(reader)
+        finally:
+            await _close(writer)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer a push/pull. Whoever is not of the cluster gets nothing but a closed connection."""
@@ -206,61 +232,40 @@ class Gossip:
             self._connections.total() >= MAX_CONNECTIONS
             or self._connections[host] >= MAX_CONNECTIONS_PER_HOST
         ):
-            self._count("refused_connections")
+            self._counters["refused_connections"] += 1
             writer.close()
             return
         self._connections[host] += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._answers.add(task)
         try:
             async with asyncio.timeout(SYNC_TIMEOUT_S):
                 await self._answer(reader, writer)
         except (OSError, EOFError, TimeoutError):
-            self._count("dropped_connections")
+            self._counters["dropped_connections"] += 1
         finally:
+            self._answers.discard(task)
             self._connections[host] -= 1
             if not self._connections[host]:
                 del self._connections[host]
-            writer.close()
+            await _close(writer)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        challenge = secrets.token_bytes(CHALLENGE_BYTES)
+        writer.write(challenge)
         request = await _read(reader)
-        reply = self._core.receive_sync(request, self._now())
+        reply = self._core.receive_sync(request, challenge, self._now())
         self._transmit()
         if reply is not None:
             writer.write(_LENGTH.pack(len(reply)) + reply)
             await writer.drain()
 
 
-class _Datagrams(asyncio.DatagramProtocol):
-    def __init__(self, received: Callable[[bytes, str], None], count: Callable[[str], None]) -> None:
-        self._received = received
-        self._count = count
-
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        self._received(data, join_address(addr[0], addr[1]))
-
-    def error_received(self, exc: Exception) -> None:
-        """Nobody listens there, or no route: the protocol finds out by the missing answer."""
-        self._count("send_errors")
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """("10.0.0.1", 7946) of 10.0.0.1:7946, ("fd00::1", 7946) of [fd00::1]:7946."""
-    host, _, port = address.rpartition(":")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def join_address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-async def _exchange(request: SyncRequest) -> bytes:
-    reader, writer = await asyncio.open_connection(*split_address(request.address))
-    try:
-        writer.write(_LENGTH.pack(len(request.payload)) + request.payload)
-        await writer.drain()
-        return await _read(reader)
-    finally:
-        writer.close()
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 async def _read(reader: asyncio.StreamReader) -> bytes:

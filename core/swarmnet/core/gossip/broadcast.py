@@ -1,43 +1,47 @@
-"""News on its way: sent in rounds to a few random members each, as often as their number asks for."""
+"""News on its way: pushed to a few random members when it is made or heard, and again some times, by their
+number.
+
+quiet   an item goes at once, and is repeated shortly after
+load    rounds are spread (pace.py), so items share datagrams; what was heard from others meanwhile is not
+repeated
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Hashable
 from math import ceil, inf, log10
-from typing import Generic, Protocol, TypeVar
 
-from swarmnet.core.gossip.timing import MAX_QUEUED, Timing
+from swarmnet.core.gossip.limits import MAX_QUEUED, MAX_ROUND_DATAGRAMS
+from swarmnet.core.gossip.pace import Pace
+from swarmnet.core.gossip.timing import Timing
 
-
-class Sized(Protocol):
-    """A protobuf message, as far as the queue looks at it."""
-
-    def ByteSize(self) -> int: ...  # noqa: N802 - protobuf's name
-
-
-M = TypeVar("M", bound=Sized)
-_FRAME_BYTES = 4  # tag and length of a repeated field below 16 KiB
+_HEARD_ENOUGH = 2
+"""Copies that came back: others are telling it, too."""
+_SLACK_S = 0.005
+"""What is due so soon goes along."""
 
 
-@dataclass(slots=True)
-class _Item(Generic[M]):
-    message: M
-    size: int
-    rounds: int = 0
+class _Item:
+    __slots__ = ("due", "frame", "heard", "told")
+
+    def __init__(self, frame: bytes, due: float) -> None:
+        self.frame = frame
+        self.due = due
+        self.told = 0
+        self.heard = 0
 
 
-class Broadcast(Generic[M]):
-    """A bounded queue of messages by key: a newer one about the same thing takes the older one's place.
+class Broadcast:
+    """A bounded queue of frames by key: a newer one about the same thing takes the older one's place.
 
-    `peek` is for riding along on a datagram that goes anyway; `round` counts: after 1 + log10(members) rounds
-    an item has reached everybody with high probability and is dropped.
+    A frame is an encoded message whose repeated field it adds to, so that frames one behind the other are a
+    message.
     """
 
-    def __init__(self, timing: Timing) -> None:
+    def __init__(self, timing: Timing, pace: Pace) -> None:
         self._timing = timing
-        self._items: dict[Hashable, _Item[M]] = {}
-        self._last_round = -inf
+        self._pace = pace
+        self._items: dict[Hashable, _Item] = {}
         self.due = inf
         """When the next round is to be sent."""
 
@@ -47,46 +51,76 @@ class Broadcast(Generic[M]):
     @property
     def untold(self) -> bool:
         """Whether something has had no round yet."""
-        return any(item.rounds == 0 for item in self._items.values())
+        return any(not item.told for item in self._items.values())
 
-    def put(self, key: Hashable, message: M, now: float) -> None:
-        """Tell everybody; the first round goes at once, save for the few ms in which news is gathered."""
+    def put(self, key: Hashable, frame: bytes, now: float) -> None:
+        """Tell everybody, from the next round on: at once, unless too many went just now."""
         self._items.pop(key, None)
         if len(self._items) >= MAX_QUEUED:
-            del self._items[max(self._items, key=lambda each: self._items[each].rounds)]
-        self._items[key] = _Item(message, message.ByteSize() + _FRAME_BYTES)
-        self.due = min(self.due, max(now, self._last_round + self._timing.coalesce_s))
+            del self._items[max(self._items, key=lambda each: self._items[each].told)]
+        self._items[key] = _Item(frame, now)
+        self.due = min(self.due, self._pace.ready(now))
 
-    def peek(self, room: int) -> list[M]:
-        """What fits into `room` bytes, the least told first."""
-        return [item.message for _, item in self._fitting(room)]
+    def heard(self, key: Hashable) -> None:
+        """Another copy of it came in."""
+        if (item := self._items.get(key)) is not None:
+            item.heard += 1
 
-    def round(self, room: int, members: int, now: float) -> list[M]:
-        """The same, counted as told once more; sets when the next round is due."""
-        told = list(self._fitting(room))
-        for key, item in told:
-            item.rounds += 1
-            if item.rounds >= rounds_for(members):
+    def frames(self, room: int) -> bytes:
+        """What fits into `room` bytes, the least told first, to ride along on a datagram that goes anyway."""
+        if not self._items:
+            return b""
+        taken = []
+        for item in sorted(self._items.values(), key=lambda each: each.told):
+            if len(item.frame) <= room:
+                room -= len(item.frame)
+                taken.append(item.frame)
+        return b"".join(taken)
+
+    def round(self, room: int, members: int, now: float) -> list[bytes]:
+        """Bodies of at most `room` bytes, each to be sent to `fanout` members; sets when the next round is
+        due."""
+        busy = self._pace.spend(self.due, now)
+        rounds = rounds_for(members)
+        bodies: list[bytes] = []
+        body: list[bytes] = []
+        left = room
+        for key, item in list(self._items.items()):
+            if item.due > now + _SLACK_S:
+                continue
+            if busy and item.told and item.heard >= _HEARD_ENOUGH:
                 del self._items[key]
-        self._last_round = now
-        wait = self._timing.coalesce_s if self.untold else self._timing.gossip_period_s
-        self.due = now + wait if self._items else inf
-        return [item.message for _, item in told]
+                continue
+            if len(item.frame) > left:
+                if len(bodies) + 1 == MAX_ROUND_DATAGRAMS:
+                    break
+                bodies.append(b"".join(body))
+                body, left = [], room
+            body.append(item.frame)
+            left -= len(item.frame)
+            self._told(key, item, rounds, now)
+        if body:
+            bodies.append(b"".join(body))
+        self._schedule(now)
+        return bodies
 
     def clear(self) -> None:
         self._items.clear()
         self.due = inf
 
-    def _fitting(self, room: int) -> Iterator[tuple[Hashable, _Item[M]]]:
-        ordered: Iterable[tuple[Hashable, _Item[M]]] = self._items.items()
-        if len(self._items) > 1:
-            ordered = sorted(ordered, key=lambda pair: pair[1].rounds)
-        for key, item in ordered:
-            if item.size <= room:
-                room -= item.size
-                yield key, item
+    def _told(self, key: Hashable, item: _Item, rounds: int, now: float) -> None:
+        item.told += 1
+        if item.told >= rounds:
+            del self._items[key]
+            return
+        repeat_s = self._timing.repeat_s
+        item.due = now + self._pace.spread(repeat_s[min(item.told, len(repeat_s)) - 1])
+
+    def _schedule(self, now: float) -> None:
+        due = min((item.due for item in self._items.values()), default=inf)
+        self.due = max(due, self._pace.ready(now)) if due < inf else inf
 
 
 def rounds_for(members: int) -> int:
-    """2 up to 9 members, 3 up to 99, and so on."""
-    return 1 + ceil(log10(members + 1)) if members > 0 else 1
+    """2 up to some 300 members, 3 up to 100,000: what they miss by chance, the digests find."""
+    return 1 + max(1, ceil(log10(members + 1) / 2.5))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 
-@dataclass(frozen=True, slots=True)
-class Datagram:
+class Datagram(NamedTuple):
     """To be sent by UDP; may be lost."""
 
     address: str
@@ -16,16 +15,23 @@ class Datagram:
 
 @dataclass(frozen=True, slots=True)
 class SyncRequest:
-    """To be sent by TCP; the reply, or that there was none, belongs into `sync_answered(ticket, ...)`."""
+    """To be done by TCP: the listener's challenge belongs into `sync_begun`, which gives what to send, and
+    the reply, or that there was none, into `sync_answered`."""
 
     ticket: int
     address: str
-    payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class MemberUp:
     """New, or back."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberChanged:
+    """It has another address, or says something else of itself."""
 
     node_id: str
 
@@ -45,7 +51,7 @@ class EndpointsChanged:
     network_id: str
 
 
-Event: TypeAlias = MemberUp | MemberDown | EndpointsChanged
+Event: TypeAlias = MemberUp | MemberChanged | MemberDown | EndpointsChanged
 
 
 @dataclass(slots=True)

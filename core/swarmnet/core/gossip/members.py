@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
+from swarmnet.core.gossip.digests import mark
+from swarmnet.core.gossip.names import handle, handle_number
 from swarmnet.core.gossip.suspicion import Suspicion
 
 
@@ -23,29 +25,33 @@ GONE = (State.DEAD, State.LEFT)
 
 @dataclass(frozen=True, slots=True)
 class Rumor:
-    """What somebody says of a member. `address` is IP:port; `suspected_by` is a node id, or empty."""
+    """What somebody says of a member. `address` is IP:port; `suspected_by` is a node id, or empty.
+    `boot`: 32 bits, of the process that the member is now. `meta`: what it says of itself."""
 
     node_id: str
     address: str
     incarnation: int
     state: State
     suspected_by: str = ""
-
-    def overrides(self, other: Rumor) -> bool:
-        return (self.incarnation, self.state) > (other.incarnation, other.state)
+    boot: int = 0
+    meta: bytes = b""
 
     def said(self, state: State, *, by: str = "") -> Rumor:
         """The same member in another state."""
         return replace(self, state=state, suspected_by=by)
 
 
-@dataclass(slots=True)
 class Member:
-    """A member other than this node. `since`: when it came into its state."""
+    """A member other than this node. `since`: when it came into its state; `to`: for whom messages are
+    sealed."""
 
-    rumor: Rumor
-    since: float
-    suspicion: Suspicion | None = None
+    __slots__ = ("rumor", "since", "suspicion", "to")
+
+    def __init__(self, rumor: Rumor, since: float) -> None:
+        self.rumor = rumor
+        self.since = since
+        self.suspicion: Suspicion | None = None
+        self.to = handle(rumor.node_id) + rumor.boot.to_bytes(4, "big")
 
     @property
     def node_id(self) -> str:
@@ -62,7 +68,7 @@ class Member:
     @property
     def reachable(self) -> bool:
         """Alive, or not yet given up."""
-        return self.state not in GONE
+        return self.rumor.state < State.DEAD
 
 
 class Members:
@@ -70,6 +76,9 @@ class Members:
 
     def __init__(self) -> None:
         self._members: dict[str, Member] = {}
+        self._there: list[Member] | None = None
+        self.digest = 0
+        """Of the members that are there: their ids and incarnations."""
 
     def __iter__(self) -> Iterator[Member]:
         return iter(self._members.values())
@@ -80,19 +89,51 @@ class Members:
     def get(self, node_id: str) -> Member | None:
         return self._members.get(node_id)
 
-    def add(self, rumor: Rumor, now: float) -> Member:
-        member = self._members[rumor.node_id] = Member(rumor, now)
+    def put(self, rumor: Rumor, now: float) -> Member:
+        """What is known of a member from now on. A suspicion that runs goes on only at the same
+        incarnation."""
+        member = self._members.get(rumor.node_id)
+        if member is None:
+            member = self._members[rumor.node_id] = Member(rumor, now)
+            self._there = None
+            self._count(member)
+            return member
+        self._count(member)
+        if member.reachable != (rumor.state < State.DEAD):
+            self._there = None
+        if (rumor.state, rumor.incarnation) != (member.state, member.rumor.incarnation):
+            member.since = now
+        if rumor.state is not State.SUSPECT or rumor.incarnation != member.rumor.incarnation:
+            member.suspicion = None
+        if rumor.boot != member.rumor.boot:
+            member.to = handle(rumor.node_id) + rumor.boot.to_bytes(4, "big")
+        member.rumor = rumor
+        self._count(member)
         return member
 
     def reachable(self) -> list[Member]:
-        return [member for member in self if member.reachable]
+        """Not to be changed."""
+        if self._there is None:
+            self._there = [member for member in self if member.reachable]
+        return self._there
 
     def gone(self, node_id: str) -> bool:
         """Known to be dead or left; an unknown node is not."""
         member = self._members.get(node_id)
         return member is not None and not member.reachable
 
-    def forget_gone(self, before: float) -> None:
-        """Drop those that are dead or left since before that time."""
-        for node_id in [m.node_id for m in self if not m.reachable and m.since < before]:
+    def suspicion(self, node_id: str) -> Suspicion | None:
+        member = self._members.get(node_id)
+        return member.suspicion if member is not None else None
+
+    def forget_gone(self, before: float) -> list[str]:
+        """Drop those that are dead or left since before that time; who that was."""
+        lost = [m.node_id for m in self if not m.reachable and m.since < before]
+        for node_id in lost:
             del self._members[node_id]
+        return lost
+
+    def _count(self, member: Member) -> None:
+        """Into the digest, or out of it again."""
+        if member.reachable:
+            self.digest ^= mark(handle_number(member.node_id), member.rumor.incarnation)

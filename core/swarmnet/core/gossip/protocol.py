@@ -1,9 +1,9 @@
 """The gossip protocol of one worker, whole: bytes and time in, bytes and events out. No I/O, no clock.
 
-    receive, receive_sync, sync_answered     what the wire brought
-    tick(now)                                what time brought; call it after every input too
-    take() -> Output                         what is to be sent and told
-    next_deadline()                          when to call tick at the latest
+    receive, receive_sync, sync_begun, sync_answered     what the wire brought
+    tick(now)                                            what time brought; call it after every input too
+    take() -> Output                                     what is to be sent and told
+    next_deadline()                                      when to call tick at the latest
 
 All times are seconds of one monotonic clock. A message that is refused changes nothing but a counter.
 """
@@ -17,7 +17,8 @@ from enum import Enum, auto
 from swarmnet.api.v1 import gossip_pb2 as pb
 from swarmnet.core.endpoints import Endpoint
 from swarmnet.core.epochs import Epochs
-from swarmnet.core.gossip import messages, sync
+from swarmnet.core.gossip import messages
+from swarmnet.core.gossip.broadcast import Broadcast
 from swarmnet.core.gossip.events import (
     Datagram,
     EndpointsChanged,
@@ -27,14 +28,18 @@ from swarmnet.core.gossip.events import (
     Output,
     SyncRequest,
 )
-from swarmnet.core.gossip.members import Rumor, State
-from swarmnet.core.gossip.messages import Malformed
+from swarmnet.core.gossip.exchange import Exchange, Takers
+from swarmnet.core.gossip.limits import MAX_DATAGRAM_BYTES, MAX_META_BYTES, MIN_DATAGRAM_BYTES
+from swarmnet.core.gossip.members import Member, Rumor, State
+from swarmnet.core.gossip.names import Malformed, unpack_id
 from swarmnet.core.gossip.network import Network
+from swarmnet.core.gossip.pace import Pace
 from swarmnet.core.gossip.randomness import Randomness, some
-from swarmnet.core.gossip.seal import Kind, Opened, Refused, Sealer, overhead
-from swarmnet.core.gossip.swim import Swim
+from swarmnet.core.gossip.seal import OVERHEAD_BYTES, Derive, Opened, Refused, Sealer, gossip_cipher
+from swarmnet.core.gossip.swim import Surroundings, Swim
+from swarmnet.core.gossip.table import LamportClock
 from swarmnet.core.gossip.timers import Timers
-from swarmnet.core.gossip.timing import MAX_DATAGRAM_BYTES, Timing
+from swarmnet.core.gossip.timing import Timing
 from swarmnet.core.gossip.verify import Verifier
 from swarmnet.core.keys import GOSSIP_SCOPE
 
@@ -43,9 +48,7 @@ class _Chore(Enum):
     """What is done again and again."""
 
     JOIN = auto()
-    SYNC = auto()
     RECONNECT = auto()
-    DIGEST = auto()
     HOUSE = auto()
 
 
@@ -63,45 +66,57 @@ class Gossip:
         started_ms: int,
         randomness: Randomness,
         timing: Timing | None = None,
+        derive: Derive = gossip_cipher,
+        verifier: Verifier | None = None,
     ) -> None:
         self.node_id = node_id
         self._timing = timing or Timing()
         self._randomness = randomness
-        self._started_ms = started_ms
-        self._sealer = Sealer(node_id, boot)
-        self._verifier = Verifier()
+        self._sealer = Sealer(node_id, boot, derive)
+        self._verifier = verifier or Verifier()
         self._out = Output()
         self._counters: Counter[str] = Counter()
         self._chores: Timers[_Chore] = Timers()
         self._seeds: dict[str, str] = {}
         self._networks: dict[str, Network] = {}
+        self._by_tag: dict[int, Network] = {}
         self._peers: dict[str, frozenset[str]] = {}
-        self._turns: list[str] = []
-        self._tickets = sync.Tickets()
-        me = Rumor(node_id, address, started_ms, State.ALIVE)
-        self._swim = Swim(me, self._timing, randomness, self._send_cluster, self._happened)
-        self._room = MAX_DATAGRAM_BYTES - overhead(node_id)
+        self._clock = LamportClock(started_ms)
+        self._pace = Pace(self._timing, randomness)
+        self._agreed_at = 0.0
+        self._told_at = 0.0
+        self._room = MAX_DATAGRAM_BYTES - OVERHEAD_BYTES
+        around = Surroundings(self._send_cluster, self._ask, self._happened, self._sealer.meet, self._ping)
+        me = Rumor(node_id, address, started_ms, State.ALIVE, boot=boot)
+        self._swim = Swim(me, self._timing, randomness, Broadcast(self._timing, self._pace), around)
+        takers = Takers(self._heard_rumors, self._heard_deltas)
+        self._exchange = Exchange(
+            sealer=self._sealer,
+            swim=self._swim,
+            networks=self._networks,
+            takers=takers,
+            counters=self._counters,
+            requests=self._request,
+        )
 
     # -- the wire and the time -----------------------------------------------------------------------------
 
     def start(self, now: float) -> None:
+        self._agreed_at = now
         self._swim.start(now)
         for chore, period_s in (
             (_Chore.JOIN, self._timing.join_retry_s),
-            (_Chore.SYNC, self._timing.sync_period_s),
             (_Chore.RECONNECT, self._timing.reconnect_period_s),
-            (_Chore.DIGEST, self._timing.digest_period_s),
             (_Chore.HOUSE, self._timing.house_period_s),
         ):
             self._chores.set(now + period_s * self._randomness.random(), chore)
 
-    def receive(self, datagram: bytes, source: str, now: float) -> None:
-        """A datagram from `source` (IP:port, which proves nothing)."""
+    def receive(self, datagram: bytes, now: float) -> None:
         self._counters["received"] += 1
         try:
-            opened = self._open(datagram, Kind.DATAGRAM)
+            opened = self._sealer.open(datagram)
             if opened.scope == GOSSIP_SCOPE:
-                self._heard_cluster(opened, source, now)
+                self._heard_cluster(opened, now)
             else:
                 self._heard_network(opened, now)
         except Malformed:
@@ -109,55 +124,61 @@ class Gossip:
         except Refused as refused:
             self._counters[refused.why.value] += 1
 
-    def receive_sync(self, request: bytes, now: float) -> bytes | None:
-        """The reply to a request by TCP; None: close the connection without a word."""
+    def receive_sync(self, request: bytes, challenge: bytes, now: float) -> bytes | None:
+        """The reply to a request by TCP, made for the challenge that this node gave; None: close the
+        connection without a word."""
         try:
-            opened = self._open(request, Kind.SYNC_REQUEST)
-            ticket = self._merge(opened, now)
+            sender, reply = self._exchange.answer(request, challenge, now)
         except Malformed:
             self._counters["dropped_malformed"] += 1
             return None
         except Refused as refused:
             self._counters[refused.why.value] += 1
             return None
-        self._counters["syncs_answered"] += 1
-        return self._seal_sync(opened.scope, Kind.SYNC_REPLY, ticket)
+        self._spoke(sender, now)
+        return reply
+
+    def sync_begun(self, ticket: int, challenge: bytes) -> bytes | None:
+        """What to send to the listener that gave this challenge; None: nothing, close the connection."""
+        return self._exchange.begun(ticket, challenge)
 
     def sync_answered(self, ticket: int, reply: bytes | None, now: float) -> None:
         """The reply to the SyncRequest of that ticket; None: there was none."""
-        asked = self._tickets.redeem(ticket)
-        if asked is None or reply is None:
-            self._counters["syncs_failed"] += 1
-            return
         try:
-            opened = self._open(reply, Kind.SYNC_REPLY)
-            if (opened.scope, opened.sender) != (asked.scope, asked.node_id):
-                raise Malformed("somebody else's reply")
-            self._merge(opened, now, ticket)
-            self._counters["syncs_done"] += 1
+            sender = self._exchange.answered(ticket, reply, now)
         except Malformed:
             self._counters["dropped_malformed"] += 1
         except Refused as refused:
             self._counters[refused.why.value] += 1
+        else:
+            if sender is not None:
+                self._spoke(sender, now)
 
     def tick(self, now: float) -> None:
-        while (chore := self._chores.due(now)) is not None:
-            self._do(chore, now)
+        while (due := self._chores.due(now)) is not None:
+            self._do(due.value, now)
         self._swim.tick(now)
-        self._send_rumors(now)
+        if self._swim.rumors.due <= now:
+            self._send_rumors(now)
         for network in self._networks.values():
-            self._send_news(network, now)
+            if network.news.due <= now:
+                self._send_news(network, now)
 
     def next_deadline(self) -> float:
-        news = (network.news.due for network in self._networks.values())
-        return min(
-            self._chores.next_deadline(), self._swim.timers.next_deadline(), self._swim.rumors.due, *news
-        )
+        deadline = min(self._chores.next_deadline(), self._swim.timers.next_deadline(), self._swim.rumors.due)
+        for network in self._networks.values():
+            deadline = min(deadline, network.news.due)
+        return deadline
 
     def take(self) -> Output:
         out, self._out = self._out, Output()
         self._counters["sent"] += len(out.datagrams)
         return out
+
+    def limit_datagrams(self, most_bytes: int) -> None:
+        """Some path carries no more than that in one datagram."""
+        room = max(most_bytes, MIN_DATAGRAM_BYTES) - OVERHEAD_BYTES
+        self._room = min(self._room, room)
 
     # -- what the worker's agent says ----------------------------------------------------------------------
 
@@ -167,16 +188,22 @@ class Gossip:
         self._sealer.set_epochs(epochs)
         if silent and epochs.scope == GOSSIP_SCOPE:
             self._ask_seeds()
-        elif silent and epochs.scope in self._networks:
-            self._show(self._networks[epochs.scope], self._networks[epochs.scope].peers)
+        elif silent and (network := self._networks.get(epochs.scope)) is not None:
+            self._ask_peer(network)
 
     def forget(self, scope: str) -> None:
         """Drop the scope's keys, and with them the network's table."""
         self._sealer.forget(scope)
-        self._networks.pop(scope, None)
+        self._drop(scope)
 
     def set_endpoint_key(self, public_key: bytes) -> None:
         self._verifier.set_key(public_key)
+
+    def set_meta(self, meta: bytes, now: float) -> None:
+        """What this node says of itself, to all. ValueError beyond MAX_META_BYTES."""
+        if len(meta) > MAX_META_BYTES:
+            raise ValueError(f"more than {MAX_META_BYTES} bytes")
+        self._swim.say(now, meta=meta)
 
     def join(self, seeds: Iterable[tuple[str, str]]) -> None:
         """Nodes (id, IP:port) that may be there: tried at once, and again while they are absent."""
@@ -186,26 +213,24 @@ class Gossip:
     def set_peers(self, network_id: str, peers: frozenset[str]) -> None:
         """The other nodes on the network, by the managers' word: nobody else is told anything of it."""
         peers -= {self.node_id}
-        fresh = peers - self._peers.get(network_id, frozenset())
         self._peers[network_id] = peers
-        if (network := self._networks.get(network_id)) is not None:
-            if network.set_peers(peers):
-                self._out.events.append(EndpointsChanged(network_id))
-            self._show(network, fresh)
+        if (network := self._networks.get(network_id)) is not None and network.set_peers(peers):
+            self._out.events.append(EndpointsChanged(network_id))
 
     def publish(self, network_id: str, endpoints: Sequence[tuple[Endpoint, bytes]], now: float) -> None:
         """This node's endpoints on the network, whole, with their signatures. Joins the network's table."""
         network = self._networks.get(network_id)
         if network is None:
-            network = self._networks[network_id] = self._join_network(network_id)
+            network = self._join_network(network_id)
         network.publish(endpoints, now)
 
     def leave_network(self, network_id: str, now: float) -> None:
         """Withdraw this node's endpoints and drop the table."""
         if (network := self._networks.get(network_id)) is not None:
             network.publish((), now)
-            self._send_all_news(network, now)
-            del self._networks[network_id]
+            while network.news.untold:
+                self._send_news(network, now)
+            self._drop(network_id)
         self._peers.pop(network_id, None)
 
     def leave(self, now: float) -> None:
@@ -231,6 +256,17 @@ class Gossip:
             total.update(network.counters)
         return dict(total)
 
+    def sizes(self) -> dict[str, int]:
+        """What is held at this moment: each falls back when things are quiet."""
+        networks = self._networks.values()
+        return {
+            "members": len(self._swim.members),
+            "probes": self._swim.load(),
+            "syncs": len(self._exchange),
+            "queued": len(self._swim.rumors) + sum(len(network.news) for network in networks),
+            "entries": sum(network.size() for network in networks),
+        }
+
     def installed(self, scope: str) -> tuple[tuple[int, ...], int]:
         """The epochs that are accepted, and the one that is used to send; 0 = none."""
         epochs = self._sealer.epochs(scope)
@@ -240,25 +276,26 @@ class Gossip:
 
     # -- messages in ---------------------------------------------------------------------------------------
 
-    def _open(self, message: bytes, kind: Kind) -> Opened:
-        opened = self._sealer.open(message)
-        if opened.kind is not kind:
-            raise Malformed(opened.kind.name)
-        return opened
-
-    def _heard_cluster(self, opened: Opened, source: str, now: float) -> None:
+    def _heard_cluster(self, opened: Opened, now: float) -> None:
         body = messages.parse(pb.ClusterDatagram, opened.body)
-        self._heard_rumors(messages.rumors(body.rumors), now)
-        match body.WhichOneof("message"):
-            case "ping":
-                self._swim.on_ping(opened.sender, source, body.ping)
-            case "ack":
-                self._swim.on_ack(opened.sender, body.ack)
-            case "nack":
-                self._swim.on_nack(body.nack)
-            case "ping_request":
-                messages.check_address(body.ping_request.address)
-                self._swim.on_ping_request(opened.sender, source, body.ping_request, now)
+        if body.rumors:
+            self._heard_rumors(messages.rumors(body.rumors), now)
+        member = self._swim.members.get(opened.sender)
+        kind = body.WhichOneof("message")
+        if member is None or kind is None:
+            return
+        if kind == "ping":
+            self._swim.on_ping(member, body.ping)
+            self._compare_members(member, body.ping.members, now)
+            self._compare_table(member, body.ping, now)
+        elif kind == "ack":
+            self._swim.on_ack(member, body.ack, now)
+            self._compare_members(member, body.ack.members, now)
+        elif kind == "nack":
+            self._swim.on_nack(body.nack)
+        else:
+            target = unpack_id(body.ping_request.target)
+            self._swim.on_ping_request(member, body.ping_request, target, now)
 
     def _heard_rumors(self, rumors: Iterable[Rumor], now: float) -> None:
         for rumor in rumors:
@@ -267,152 +304,168 @@ class Gossip:
 
     def _heard_network(self, opened: Opened, now: float) -> None:
         body = messages.parse(pb.NetworkDatagram, opened.body)
-        entries = messages.entries(opened.scope, body.entries)
         network = self._networks.get(opened.scope)
         if network is None:
             self._counters["dropped_not_joined"] += 1
             return
-        if network.hear(entries, now):
-            self._out.events.append(EndpointsChanged(network.id))
-        if body.HasField("digest") and body.digest != network.digest():
-            self._ask_sync(network.id, opened.sender)
+        self._heard_deltas(network, body.deltas, now)
+        if body.HasField("vector") and (member := self._swim.members.get(opened.sender)) is not None:
+            self._answer_vector(network, member, body.vector, now)
 
-    def _merge(self, opened: Opened, now: float, ticket: int | None = None) -> int:
-        """Take over the other's view; `ticket`: what the message has to repeat. Returns the message's own."""
-        if opened.scope == GOSSIP_SCOPE:
-            body = messages.parse(pb.ClusterSync, opened.body)
-            rumors = messages.rumors(body.rumors)
-            self._check_ticket(body.ticket, ticket)
-            self._heard_rumors(rumors, now)
-            return body.ticket
-        table = messages.parse(pb.NetworkSync, opened.body)
-        entries = messages.entries(opened.scope, table.entries)
-        self._check_ticket(table.ticket, ticket)
-        network = self._networks.get(opened.scope)
-        if network is None:
-            raise Malformed("not on that network")
-        if network.hear(entries, now):
+    def _heard_deltas(self, network: Network, deltas: Iterable[bytes], now: float) -> None:
+        if network.hear(deltas, now):
             self._out.events.append(EndpointsChanged(network.id))
-        return table.ticket
 
-    def _check_ticket(self, said: int, expected: int | None) -> None:
-        if expected is not None and said != expected:
-            raise Malformed("another request's reply")
+    def _spoke(self, sender: str, now: float) -> None:
+        """That node has just proved to be there; and if it turns out that somebody has spoken for it, what
+        was sealed for this node's boot is worth nothing any more."""
+        self._swim.spoke(sender)
+        if self._sealer.usurped:
+            self._counters["rebound"] += 1
+            boot = self._swim.me.boot + 1 & 0xFFFF_FFFF
+            self._sealer.rebind(boot)
+            self._swim.say(now, boot=boot)
+
+    # -- who has something else ----------------------------------------------------------------------------
+
+    def _ping(self, target: str, sequence: int) -> pb.Ping:
+        ping = pb.Ping(sequence=sequence, members=self._swim.digest)
+        shared = [n for n in self._networks.values() if target in n.peers and self._sealer.can_seal(n.id)]
+        if shared:
+            network = shared[sequence % len(shared)]
+            ping.network, ping.table = network.tag, network.digest
+        return ping
+
+    def _compare_members(self, member: Member, digest: int, now: float) -> None:
+        """A difference that lasts is settled by a sync; a young one by telling what has changed of late."""
+        if not digest:
+            return  # an ack that was passed on
+        if digest == self._swim.digest:
+            self._agreed_at = now
+        elif now - self._agreed_at > self._timing.sync_period_s:
+            self._agreed_at = now
+            self._exchange.ask(GOSSIP_SCOPE, member.node_id)
+        elif now - self._told_at > self._timing.round_period_s:
+            self._told_at = now
+            self._send_recent(member, now)
+
+    def _send_recent(self, member: Member, now: float) -> None:
+        frames, room = [], self._room
+        for rumor in self._swim.recent(now - self._timing.recent_s):
+            frame = messages.rumor_frame(rumor)
+            if (room := room - len(frame)) < 0:
+                break
+            frames.append(frame)
+        self._send(GOSSIP_SCOPE, member, b"".join(frames))
+
+    def _compare_table(self, member: Member, ping: pb.Ping, now: float) -> None:
+        network = self._by_tag.get(ping.network)
+        if network is None or member.node_id not in network.peers:
+            return
+        if ping.table == network.digest:
+            network.agreed_at = now
+            return
+        vector = network.vector(self._room)
+        if network.agreed_at and (vector.whole or now - network.agreed_at < self._timing.sync_period_s):
+            self._send(network.id, member, pb.NetworkDatagram(vector=vector).SerializeToString())
+        else:
+            network.agreed_at = now
+            self._exchange.ask(network.id, member.node_id)
+
+    def _answer_vector(self, network: Network, member: Member, vector: pb.Vector, now: float) -> None:
+        """Tell what is lacking there; ask for what is lacking here, if it may be asked."""
+        if member.node_id not in network.peers or network.disputes(vector, now):
+            return
+        body: list[bytes] = []
+        room = self._room
+        for frame in network.repairs(vector):
+            if len(frame) > room:
+                self._send(network.id, member, b"".join(body))
+                body, room = [], self._room
+            body.append(frame)
+            room -= len(frame)
+        if body:
+            self._send(network.id, member, b"".join(body))
+        if vector.answer and (lacking := network.lacking(vector)) is not None:
+            self._send(network.id, member, pb.NetworkDatagram(vector=lacking).SerializeToString())
 
     # -- messages out --------------------------------------------------------------------------------------
 
-    def _send(self, scope: str, address: str, body: bytes) -> None:
+    def _send(self, scope: str, member: Member, body: bytes) -> None:
         if self._sealer.can_seal(scope):
-            self._out.datagrams.append(Datagram(address, self._sealer.seal(scope, Kind.DATAGRAM, body)))
+            payload = self._sealer.seal(scope, body, member.to)
+            self._out.datagrams.append(Datagram(member.rumor.address, payload))
 
-    def _send_cluster(self, address: str, message: pb.ClusterDatagram) -> None:
+    def _send_cluster(self, member: Member, message: pb.ClusterDatagram) -> None:
         """With as much news as there is room for."""
-        message.rumors.extend(self._swim.rumors.peek(self._room - message.ByteSize()))
-        self._send(GOSSIP_SCOPE, address, message.SerializeToString())
+        body = message.SerializeToString()
+        self._send(GOSSIP_SCOPE, member, body + self._swim.rumors.frames(self._room - len(body)))
 
     def _send_rumors(self, now: float) -> None:
-        if self._swim.rumors.due > now:
-            return
-        members = [member.address for member in self._swim.members.reachable()]
-        if not members:
+        members = self._swim.members.reachable()
+        if members:
+            self._spread(GOSSIP_SCOPE, self._swim.rumors, members, now)
+        else:
             self._swim.rumors.clear()
-            return
-        rumors = self._swim.rumors.round(self._room, len(members), now)
-        body = pb.ClusterDatagram(rumors=rumors).SerializeToString()
-        for address in some(self._randomness, members, self._timing.fanout):
-            self._send(GOSSIP_SCOPE, address, body)
 
     def _send_news(self, network: Network, now: float) -> None:
-        if network.news.due <= now:
-            self._send_round(network, now)
-
-    def _send_all_news(self, network: Network, now: float) -> None:
-        """There is no later round: the table is about to go. Every item is told once, due or not."""
-        for _ in range(len(network.news)):
-            if network.news.untold:
-                self._send_round(network, now)
-
-    def _send_round(self, network: Network, now: float) -> None:
-        peers = self._addresses(network.peers)
-        if not peers:
-            network.news.clear()  # whoever comes is shown the digest, and asks
-            return
-        entries = network.news.round(self._room, len(peers), now)
-        body = pb.NetworkDatagram(entries=entries).SerializeToString()
-        for _, address in some(self._randomness, peers, self._timing.fanout):
-            self._send(network.id, address, body)
-
-    def _show(self, network: Network, peers: Iterable[str]) -> None:
-        """The digest to some of the peers: those that have another table ask for a sync."""
-        body = pb.NetworkDatagram(digest=network.digest()).SerializeToString()
-        for _, address in some(self._randomness, self._addresses(peers), self._timing.fanout):
-            self._send(network.id, address, body)
-
-    def _addresses(self, node_ids: Iterable[str]) -> list[tuple[str, str]]:
-        """Of those that are there. Sorted: a set's order would make a simulation differ from run to run."""
-        known = (self._swim.members.get(node_id) for node_id in sorted(node_ids))
-        return [(member.node_id, member.address) for member in known if member and member.reachable]
-
-    def _ask_sync(self, scope: str, node_id: str, address: str = "") -> None:
-        member = self._swim.members.get(node_id)
-        address = address or (member.address if member else "")
-        if not address or not self._sealer.can_seal(scope):
-            return
-        if (ticket := self._tickets.issue(scope, node_id)) is not None:
-            payload = self._seal_sync(scope, Kind.SYNC_REQUEST, ticket.number)
-            self._out.syncs.append(SyncRequest(ticket.number, address, payload))
-
-    def _seal_sync(self, scope: str, kind: Kind, ticket: int) -> bytes:
-        if scope == GOSSIP_SCOPE:
-            body = sync.cluster_body(ticket, self._swim.everything())
+        there = network.targets(self._swim.members)
+        if there:
+            self._spread(network.id, network.news, there, now)
         else:
-            body = sync.network_body(ticket, self._networks[scope].everything())
-        return self._sealer.seal(scope, kind, body)
+            network.news.clear()  # whoever comes compares the digest, and asks
+
+    def _spread(self, scope: str, news: Broadcast, members: Sequence[Member], now: float) -> None:
+        for body in news.round(self._room, len(members), now):
+            for member in some(self._randomness, members, self._timing.fanout):
+                self._send(scope, member, body)
+
+    def _request(self, request: SyncRequest) -> None:
+        self._out.syncs.append(request)
 
     # -- what is done again and again ----------------------------------------------------------------------
 
     def _do(self, chore: _Chore, now: float) -> None:
         match chore:
             case _Chore.JOIN:
-                if not self._swim.members.reachable():
+                alone = not self._swim.members.reachable()
+                if alone:
                     self._ask_seeds()
-                self._chores.set(now + self._timing.join_retry_s, chore)
-            case _Chore.SYNC:
-                for member in some(self._randomness, self._swim.members.reachable(), 1):
-                    self._ask_sync(GOSSIP_SCOPE, member.node_id)
-                self._chores.set(now + self._timing.sync_period_s, chore)
+                period_s = self._timing.join_retry_s if alone else self._timing.reconnect_period_s
+                self._chores.set(now + period_s, chore)
             case _Chore.RECONNECT:
                 for node_id, address in some(self._randomness, self._absent(), 1):
-                    self._ask_sync(GOSSIP_SCOPE, node_id, address)
+                    self._exchange.ask(GOSSIP_SCOPE, node_id, address)
                 self._chores.set(now + self._timing.reconnect_period_s, chore)
-            case _Chore.DIGEST:
-                self._show_one()
-                self._chores.set(now + self._timing.digest_period_s, chore)
             case _Chore.HOUSE:
                 self._keep_house(now)
                 self._chores.set(now + self._timing.house_period_s, chore)
 
+    def _ask(self, member: Member) -> None:
+        self._exchange.ask(GOSSIP_SCOPE, member.node_id)
+
     def _ask_seeds(self) -> None:
         for node_id, address in some(self._randomness, self._absent(), self._timing.indirect_probes):
-            self._ask_sync(GOSSIP_SCOPE, node_id, address)
+            self._exchange.ask(GOSSIP_SCOPE, node_id, address)
+
+    def _ask_peer(self, network: Network) -> None:
+        """For the whole table."""
+        for member in some(self._randomness, network.targets(self._swim.members), 1):
+            self._exchange.ask(network.id, member.node_id)
 
     def _absent(self) -> list[tuple[str, str]]:
         """Seeds that are not here yet, and members that failed."""
         dead = {m.node_id: m.address for m in self._swim.members if m.state is State.DEAD}
-        reachable = {member.node_id for member in self._swim.members.reachable()}
-        return [each for each in (dead | self._seeds).items() if each[0] not in reachable]
-
-    def _show_one(self) -> None:
-        """One network's digest to one of its peers, the networks taking turns."""
-        while self._networks:
-            if not self._turns:
-                self._turns = sorted(self._networks)
-            if (network := self._networks.get(self._turns.pop())) is not None:
-                self._show(network, [p for p, _ in some(self._randomness, self._addresses(network.peers), 1)])
-                return
+        known = self._swim.members
+        return [
+            (node_id, address)
+            for node_id, address in (dead | self._seeds).items()
+            if (member := known.get(node_id)) is None or not member.reachable
+        ]
 
     def _keep_house(self, now: float) -> None:
-        self._swim.members.forget_gone(now - self._timing.dead_keep_s)
+        for node_id in self._swim.members.forget_gone(now - self._timing.dead_keep_s):
+            self._sealer.part(node_id)
 
         def known(node_id: str) -> bool:
             return self._swim.members.get(node_id) is not None
@@ -422,25 +475,32 @@ class Gossip:
                 self._out.events.append(EndpointsChanged(network.id))
 
     def _join_network(self, network_id: str) -> Network:
+        news = Broadcast(self._timing, self._pace)
         network = Network(
             network_id,
             self.node_id,
+            news=news,
+            clock=self._clock,
             verifier=self._verifier,
-            timing=self._timing,
-            started_ms=self._started_ms,
             gone=self._swim.members.gone,
         )
         network.set_peers(self._peers.get(network_id, frozenset()))
-        self._show(network, network.peers)
+        self._networks[network_id] = self._by_tag[network.tag] = network
+        self._ask_peer(network)
         return network
 
+    def _drop(self, network_id: str) -> None:
+        if (network := self._networks.pop(network_id, None)) is not None:
+            self._by_tag.pop(network.tag, None)
+
     def _happened(self, event: Event) -> None:
-        """A member came or went, its endpoints with it; a peer that came is shown the networks' digests."""
+        """A member came or went, its endpoints with it; the first peer that comes is asked for the whole
+        table."""
         self._out.events.append(event)
         if not isinstance(event, MemberUp | MemberDown):
             return
         for network in self._networks.values():
-            if event.node_id in network.owners():
+            if network.came_or_went(event.node_id):
                 self._out.events.append(EndpointsChanged(network.id))
-            if isinstance(event, MemberUp) and event.node_id in network.peers:
-                self._show(network, [event.node_id])
+            if isinstance(event, MemberUp) and event.node_id in network.peers and not network.agreed_at:
+                self._exchange.ask(network.id, event.node_id)

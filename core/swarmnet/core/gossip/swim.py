@@ -1,14 +1,16 @@
-"""Membership: SWIM with Lifeguard's local health, and one rule of its own.
+"""Membership: SWIM with Lifeguard's local health, and two rules of its own.
 
     ALIVE --own probe failed, or a rumor--> SUSPECT --time is up, or a verdict--> DEAD | LEFT
       ^------- the member itself refutes with a higher incarnation ------|------------'
 
-Every probe period one member is pinged, in shuffled turns; if no ack comes in time, others are asked to try;
-without any by the end it is suspected, and everybody who hears of it probes it at once and confirms or not.
+Every probe period one member is pinged, by a plan (turns.py); if no ack comes in time, others are asked to
+try, and it is asked by TCP; without any answer it is suspected, and everybody who hears of it pings it at
+once and confirms or not.
 
-The rule of its own: nobody is given up on hearsay. A rumor that a member is dead or has left only makes it
-suspected here, and probed; it is given up once this node's own probe has failed. So a worker that turns bad
-cannot talk a live one out of the others' tables.
+The first rule of its own: nobody is given up on hearsay. A rumor that a member is dead or has left only
+makes it suspected here, and pinged; it is given up once it does not answer this node either. So a worker
+that turns bad cannot talk a live one out of the others' tables. The second: who was held up itself, as its
+own late timers tell, concludes nothing before it has read what came meanwhile.
 
 Sources: Das, Gupta, Motivala, "SWIM" (DSN 2002); Dadgar, Phillips, Currey, "Lifeguard" (DSN-W 2018).
 """
@@ -16,22 +18,36 @@ Sources: Das, Gupta, Motivala, "SWIM" (DSN 2002); Dadgar, Phillips, Currey, "Lif
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from swarmnet.api.v1 import gossip_pb2 as pb
 from swarmnet.core.gossip.awareness import Awareness
 from swarmnet.core.gossip.broadcast import Broadcast
-from swarmnet.core.gossip.events import Event, MemberDown, MemberUp
+from swarmnet.core.gossip.digests import mark
+from swarmnet.core.gossip.events import Event, MemberChanged, MemberDown, MemberUp
+from swarmnet.core.gossip.limits import MAX_JUMP, MAX_MEMBERS, MAX_PROBES
 from swarmnet.core.gossip.members import Member, Members, Rumor, State
-from swarmnet.core.gossip.messages import of_rumor
+from swarmnet.core.gossip.messages import of_rumor, rumor_frame
+from swarmnet.core.gossip.names import handle_number, pack_id
 from swarmnet.core.gossip.randomness import Randomness, some
+from swarmnet.core.gossip.relays import Relays
 from swarmnet.core.gossip.suspicion import Suspicion
 from swarmnet.core.gossip.timers import Timers
-from swarmnet.core.gossip.timing import MAX_JUMP, MAX_MEMBERS, Timing
+from swarmnet.core.gossip.timing import Timing
+from swarmnet.core.gossip.turns import Turns
 
-Send: TypeAlias = Callable[[str, pb.ClusterDatagram], None]
-Emit: TypeAlias = Callable[[Event], None]
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the membership needs of the protocol around it. `ask`: by TCP, whether it lives; `ping` puts the
+    digests that are worth comparing into a ping."""
+
+    send: Callable[[Member, pb.ClusterDatagram], None]
+    ask: Callable[[Member], None]
+    happened: Callable[[Event], None]
+    meet: Callable[[str, int], None]
+    ping: Callable[[str, int], pb.Ping]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,95 +75,128 @@ class RelayLate:
 
 
 @dataclass(frozen=True, slots=True)
+class PingSuspect:
+    """Once more, and see whether it answered the one before."""
+
+    node_id: str
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
 class SuspicionOver:
     node_id: str
     incarnation: int
 
 
-Timer: TypeAlias = ProbeDue | AckLate | ProbeOver | RelayLate | SuspicionOver
+Timer: TypeAlias = ProbeDue | AckLate | ProbeOver | RelayLate | PingSuspect | SuspicionOver
 
 
 @dataclass(slots=True)
 class _Probe:
     target: str
+    at: float
     nacks_expected: int = 0
     nacks: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Relay:
-    """A ping sent for somebody else."""
-
-    target: str
-    asker_address: str
-    asker_sequence: int
 
 
 class Swim:
     """The membership as one node sees it. `me` is what it says of itself."""
 
-    def __init__(self, me: Rumor, timing: Timing, randomness: Randomness, send: Send, emit: Emit) -> None:
+    def __init__(
+        self, me: Rumor, timing: Timing, randomness: Randomness, rumors: Broadcast, around: Surroundings
+    ) -> None:
         self.me = me
         self.members = Members()
-        self.rumors: Broadcast[pb.Rumor] = Broadcast(timing)
+        self.rumors = rumors
         self.timers: Timers[Timer] = Timers()
         self.awareness = Awareness(timing.max_awareness)
         self._timing = timing
         self._randomness = randomness
-        self._send = send
-        self._emit = emit
+        self._around = around
         self._sequence = 0
         self._probes: dict[int, _Probe] = {}
-        self._relays: dict[int, _Relay] = {}
-        self._turns: list[str] = []
+        self._relays = Relays()
+        self._turns = Turns(me.node_id, timing.probe_period_s, me.incarnation)
+        self._accused = False
 
     def start(self, now: float) -> None:
         """Begin to probe at a random point of the period: nodes started together must not beat together."""
+        self._turns.start(now)
         self.timers.set(now + self._timing.probe_period_s * self._randomness.random(), ProbeDue())
 
     def tick(self, now: float) -> None:
-        while (timer := self.timers.due(now)) is not None:
-            match timer:
-                case ProbeDue():
-                    self._probe_next(now)
-                case AckLate(sequence):
-                    self._ask_others(sequence)
-                case ProbeOver(sequence):
-                    self._probe_over(sequence, now)
-                case RelayLate(sequence):
-                    self._relay_late(sequence)
-                case SuspicionOver(node_id, incarnation):
-                    self._suspicion_over(node_id, incarnation, now)
+        while (due := self.timers.due(now)) is not None:
+            if now - due.at > self._timing.late_s and not due.postponed:
+                self.awareness.add(1)
+                self.timers.set(now + self._timing.late_s, due.value, postponed=True)
+            else:
+                self._do(due.value, now)
+
+    def _do(self, timer: Timer, now: float) -> None:
+        match timer:
+            case ProbeDue():
+                self._probe_next(now)
+            case AckLate(sequence):
+                self._ask_others(sequence, now)
+            case ProbeOver(sequence):
+                self._probe_over(sequence, now)
+            case RelayLate(sequence):
+                self._relay_late(sequence)
+            case PingSuspect(node_id, incarnation):
+                self._ping_suspect(node_id, incarnation, now)
+            case SuspicionOver(node_id, incarnation):
+                self._suspicion_over(node_id, incarnation, now)
+
+    @property
+    def digest(self) -> int:
+        """Of all that are there, this node included."""
+        if self.me.state is not State.ALIVE:
+            return self.members.digest
+        return self.members.digest ^ mark(handle_number(self.me.node_id), self.me.incarnation)
+
+    def load(self) -> int:
+        """Probes and relays under way."""
+        return len(self._probes) + len(self._relays)
 
     # -- what others ask and answer ------------------------------------------------------------------------
 
-    def on_ping(self, sender: str, source: str, ping: pb.Ping) -> None:
-        """Answer where the sender is known to live; `source` can be anybody's and serves strangers only."""
-        if ping.target == self.me.node_id and self.me.state is State.ALIVE:
-            member = self.members.get(sender)
-            address = member.address if member else source
-            self._send(address, pb.ClusterDatagram(ack=pb.Ack(sequence=ping.sequence)))
+    def on_ping(self, member: Member, ping: pb.Ping) -> None:
+        if self.me.state is State.ALIVE:
+            message = pb.ClusterDatagram(ack=pb.Ack(sequence=ping.sequence, members=self.digest))
+            if self._accused:
+                message.rumors.append(of_rumor(self.me))
+                self._accused = False
+            self._around.send(member, message)
 
-    def on_ack(self, sender: str, ack: pb.Ack) -> None:
+    def on_ack(self, member: Member, ack: pb.Ack, now: float) -> None:
         """From the target itself, or from a member that pinged it for this node."""
-        relay = self._relays.get(ack.sequence)
-        if relay is not None and relay.target == sender:
-            del self._relays[ack.sequence]
-            self._send(relay.asker_address, pb.ClusterDatagram(ack=pb.Ack(sequence=relay.asker_sequence)))
-        elif self._probes.pop(ack.sequence, None) is not None:
+        if (relay := self._relays.answered(ack.sequence, member.node_id)) is not None:
+            if (asker := self.members.get(relay.asker)) is not None:
+                self._around.send(asker, pb.ClusterDatagram(ack=pb.Ack(sequence=relay.asker_sequence)))
+        elif (probe := self._probes.pop(ack.sequence, None)) is not None:
             self.awareness.add(-1)
+            self.awareness.answered(now - probe.at)
+            if (target := self.members.get(probe.target)) is not None and target.suspicion is not None:
+                target.suspicion.answered()
 
     def on_nack(self, nack: pb.Nack) -> None:
         if (probe := self._probes.get(nack.sequence)) is not None:
             probe.nacks += 1
 
-    def on_ping_request(self, sender: str, source: str, request: pb.PingRequest, now: float) -> None:
-        member = self.members.get(sender)
+    def on_ping_request(self, member: Member, request: pb.PingRequest, target_id: str, now: float) -> None:
+        target = self.members.get(target_id)
         sequence = self._next_sequence()
-        address = member.address if member else source
-        self._relays[sequence] = _Relay(request.target, address, request.sequence)
-        self._ping(request.target, request.address, sequence)
-        self.timers.set(now + 0.8 * self._timing.probe_timeout_s, RelayLate(sequence))
+        if target is not None and self._relays.add(sequence, target_id, member.node_id, request.sequence):
+            self._send_ping(target, sequence)
+            self.timers.set(now + 0.8 * self._timing.probe_timeout_s, RelayLate(sequence))
+
+    def spoke(self, node_id: str) -> None:
+        """That node has just proved to be there, by TCP."""
+        for sequence in [s for s, probe in self._probes.items() if probe.target == node_id]:
+            del self._probes[sequence]
+        member = self.members.get(node_id)
+        if member is not None and member.suspicion is not None:
+            member.suspicion.answered()
 
     # -- rumors --------------------------------------------------------------------------------------------
 
@@ -171,49 +220,63 @@ class Swim:
         self.me = self.me.said(State.LEFT)
         self._tell(self.me, now)
 
+    def say(self, now: float, *, boot: int | None = None, meta: bytes | None = None) -> None:
+        """This node has another boot from now on, or says something else of itself, and everybody is to
+        know."""
+        said = replace(self.me, incarnation=self.me.incarnation + 1)
+        said = said if boot is None else replace(said, boot=boot)
+        self.me = said if meta is None else replace(said, meta=meta)
+        self._tell(self.me, now)
+
     def everything(self) -> list[Rumor]:
         """What a sync carries: this node and all it knows."""
         return [self.me, *(member.rumor for member in self.members)]
 
+    def recent(self, since: float) -> list[Rumor]:
+        """What has changed since then, the newest first."""
+        changed = sorted((m for m in self.members if m.since >= since), key=lambda m: -m.since)
+        return [self.me, *(member.rumor for member in changed)]
+
     def _about_me(self, rumor: Rumor, now: float) -> None:
-        wrong = rumor.state is not State.ALIVE or rumor.address != self.me.address
+        wrong = rumor.state is not State.ALIVE or about(rumor) != about(self.me)
         if self.me.state is not State.ALIVE:
             return
         if rumor.incarnation < self.me.incarnation:
-            if wrong:
-                self._tell(self.me, now)  # refuted before, and somebody has not heard it
+            self._accused = self._accused or wrong  # refuted before, and somebody has not heard it
             return
         if wrong or rumor.incarnation > self.me.incarnation:
             if rumor.state is State.SUSPECT:
                 self.awareness.add(1)
-            self.me = Rumor(self.me.node_id, self.me.address, rumor.incarnation + 1, State.ALIVE)
+            self.me = replace(self.me, incarnation=rumor.incarnation + 1)
+            self._accused = True
             self._tell(self.me, now)
 
     def _alive(self, rumor: Rumor, member: Member | None, now: float) -> None:
         if member is None:
             if len(self.members) >= MAX_MEMBERS:
                 return
-            self.members.add(rumor, now)
-            self._emit(MemberUp(rumor.node_id))
-        elif rumor.incarnation > member.rumor.incarnation:
-            was_gone = not member.reachable
-            member.rumor, member.suspicion, member.since = rumor, None, now
-            if was_gone:
-                self._emit(MemberUp(rumor.node_id))
-        else:
+        elif rumor.incarnation <= member.rumor.incarnation:
             return
+        came = member is None or not member.reachable
+        changed = member is not None and about(member.rumor) != about(rumor)
+        self.members.put(replace(rumor, suspected_by=""), now)
+        self._around.meet(rumor.node_id, rumor.boot)
+        if came:
+            self._around.happened(MemberUp(rumor.node_id))
+        elif changed:
+            self._around.happened(MemberChanged(rumor.node_id))
         self._tell(rumor, now)
 
     def _suspect(self, member: Member, rumor: Rumor, now: float, *, verdict_left: bool | None = None) -> None:
-        """`verdict_left`: the rumor says that it is over, not that it is suspected."""
+        """`verdict_left`: the rumor says that it is over, not that it is suspected. What a rumor of this
+        kind says of address and boot is not believed: only its own word counts for that."""
         accuser = rumor.suspected_by or rumor.node_id
-        fresh = member.suspicion is None or rumor.incarnation > member.rumor.incarnation
-        if fresh:
+        said = replace(member.rumor, incarnation=rumor.incarnation, state=State.SUSPECT, suspected_by=accuser)
+        member = self.members.put(said, now)
+        fresh = member.suspicion is None
+        if member.suspicion is None:
             member.suspicion = Suspicion(len(self.members.reachable()) + 1, self._timing, now)
-            member.since = now
         suspicion = member.suspicion
-        assert suspicion is not None
-        member.rumor = Rumor(rumor.node_id, member.address, rumor.incarnation, State.SUSPECT, accuser)
         if verdict_left is not None:
             suspicion.verdict_left = verdict_left
         if suspicion.evidence and suspicion.verdict_left is not None:
@@ -222,90 +285,110 @@ class Swim:
         if suspicion.confirm(accuser):
             self._tell(member.rumor, now)
             self.timers.set(suspicion.deadline, SuspicionOver(member.node_id, member.rumor.incarnation))
-        if fresh and accuser != self.me.node_id:
-            self._probe(member, now)
+        if fresh:
+            self._ping_again(member, now)
+
+    def _ping_suspect(self, node_id: str, incarnation: int, now: float) -> None:
+        member = self.members.get(node_id)
+        if member is None or member.suspicion is None or member.rumor.incarnation != incarnation:
+            return  # refuted, or already given up
+        suspicion = member.suspicion
+        suspicion.silent += 1
+        if suspicion.silent >= self._timing.silent_pings and not suspicion.evidence:
+            suspicion.evidence = True
+            self._suspect(member, member.rumor.said(State.SUSPECT, by=self.me.node_id), now)
+        if member.suspicion is not None:
+            self._ping_again(member, now)
+
+    def _ping_again(self, member: Member, now: float) -> None:
+        sequence = self._new_probe(member, now)
+        if sequence:
+            self._send_ping(member, sequence)
+            self.timers.set(
+                now + 3 * self.awareness.patience(self._timing.probe_timeout_s), ProbeOver(sequence)
+            )
+        again = PingSuspect(member.node_id, member.rumor.incarnation)
+        self.timers.set(now + self.awareness.patience(self._timing.probe_timeout_s), again)
 
     def _suspicion_over(self, node_id: str, incarnation: int, now: float) -> None:
         member = self.members.get(node_id)
         if member is None or member.suspicion is None or member.rumor.incarnation != incarnation:
-            return  # refuted, or already given up
+            return
         if now < member.suspicion.deadline:
             return
         member.suspicion.verdict_left = member.suspicion.verdict_left or False
         if member.suspicion.evidence:
             self._give_up(member, now)
-        else:
-            self._probe(member, now)
 
     def _give_up(self, member: Member, now: float) -> None:
         left = bool(member.suspicion and member.suspicion.verdict_left)
-        member.rumor = member.rumor.said(State.LEFT if left else State.DEAD)
-        member.suspicion, member.since = None, now
+        self.members.put(member.rumor.said(State.LEFT if left else State.DEAD), now)
         self._tell(member.rumor, now)
-        self._emit(MemberDown(member.node_id, left))
+        self._around.happened(MemberDown(member.node_id, left))
 
     def _tell(self, rumor: Rumor, now: float) -> None:
-        self.rumors.put(rumor.node_id, of_rumor(rumor), now)
+        self.rumors.put(rumor.node_id, rumor_frame(rumor), now)
 
     # -- probes --------------------------------------------------------------------------------------------
 
     def _probe_next(self, now: float) -> None:
         self.timers.set(now + self.awareness.scale(self._timing.probe_period_s), ProbeDue())
-        while True:
-            if not self._turns:
-                self._turns = [member.node_id for member in self.members.reachable()]
-                self._randomness.shuffle(self._turns)
-                if not self._turns:
-                    return
-            member = self.members.get(self._turns.pop())
-            if member is not None and member.reachable:
-                self._probe(member, now)
-                return
+        there = self.members.reachable()
+        target = self._turns.next((member.node_id for member in there), there, now)
+        member = self.members.get(target) if target is not None else None
+        if member is not None and member.suspicion is None and (sequence := self._new_probe(member, now)):
+            self._send_ping(member, sequence)
+            self.timers.set(now + self.awareness.patience(self._timing.probe_timeout_s), AckLate(sequence))
 
-    def _probe(self, member: Member, now: float) -> None:
+    def _new_probe(self, member: Member, now: float) -> int:
+        """Its sequence number; 0 if too many are under way."""
+        if len(self._probes) >= MAX_PROBES:
+            return 0
         sequence = self._next_sequence()
-        self._probes[sequence] = _Probe(member.node_id)
-        self._ping(member.node_id, member.address, sequence)
-        self.timers.set(now + self.awareness.scale(self._timing.probe_timeout_s), AckLate(sequence))
-        self.timers.set(now + self.awareness.scale(self._timing.probe_period_s), ProbeOver(sequence))
+        self._probes[sequence] = _Probe(member.node_id, now)
+        return sequence
 
-    def _ping(self, target: str, address: str, sequence: int) -> None:
-        message = pb.ClusterDatagram(ping=pb.Ping(sequence=sequence, target=target))
-        member = self.members.get(target)
-        if member is not None and member.state is not State.ALIVE:
+    def _send_ping(self, member: Member, sequence: int) -> None:
+        message = pb.ClusterDatagram(ping=self._around.ping(member.node_id, sequence))
+        if member.state is not State.ALIVE:
             message.rumors.append(of_rumor(member.rumor))  # it is the one that can refute it
-        self._send(address, message)
+        self._around.send(member, message)
 
-    def _ask_others(self, sequence: int) -> None:
+    def _ask_others(self, sequence: int, now: float) -> None:
         probe = self._probes.get(sequence)
         target = self.members.get(probe.target) if probe else None
         if probe is None or target is None:
             return
-        others = [m for m in self.members if m.state is State.ALIVE and m.node_id != probe.target]
+        others = [m for m in self.members.reachable() if m.state is State.ALIVE and m is not target]
         chosen = some(self._randomness, others, self._timing.indirect_probes)
         probe.nacks_expected = len(chosen)
-        request = pb.PingRequest(sequence=sequence, target=target.node_id, address=target.address)
+        request = pb.PingRequest(sequence=sequence, target=pack_id(target.node_id))
         for member in chosen:
-            self._send(member.address, pb.ClusterDatagram(ping_request=request))
+            self._around.send(member, pb.ClusterDatagram(ping_request=request))
+        self._around.ask(target)
+        self.timers.set(now + self.awareness.patience(self._timing.probe_timeout_s), ProbeOver(sequence))
 
     def _relay_late(self, sequence: int) -> None:
-        if (relay := self._relays.pop(sequence, None)) is not None:
-            nack = pb.Nack(sequence=relay.asker_sequence)
-            self._send(relay.asker_address, pb.ClusterDatagram(nack=nack))
+        relay = self._relays.late(sequence)
+        if relay is not None and (asker := self.members.get(relay.asker)) is not None:
+            self._around.send(asker, pb.ClusterDatagram(nack=pb.Nack(sequence=relay.asker_sequence)))
 
     def _probe_over(self, sequence: int, now: float) -> None:
         probe = self._probes.pop(sequence, None)
         member = self.members.get(probe.target) if probe else None
-        if probe is None or member is None or not member.reachable:
+        if probe is None or member is None or not member.reachable or member.suspicion is not None:
             return
         missed = max(probe.nacks_expected - probe.nacks, 0)
         self.awareness.add(missed if probe.nacks_expected else 1)
         self._suspect(member, member.rumor.said(State.SUSPECT, by=self.me.node_id), now)
-        if member.suspicion is not None:
-            member.suspicion.evidence = True
-            if member.suspicion.verdict_left is not None:
-                self._give_up(member, now)
+        if (suspicion := self.members.suspicion(member.node_id)) is not None:
+            suspicion.evidence = True
 
     def _next_sequence(self) -> int:
         self._sequence = self._sequence % 0xFFFF_FFFF + 1
         return self._sequence
+
+
+def about(rumor: Rumor) -> tuple[str, int, bytes]:
+    """What only the member itself can know."""
+    return rumor.address, rumor.boot, rumor.meta

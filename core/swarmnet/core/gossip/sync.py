@@ -1,32 +1,31 @@
-"""Push/pull: two nodes show each other all that they have of one scope. Here: the tickets, and the bodies."""
+"""Syncs by TCP: two nodes find out what one of them lacks. Here: the tickets of those under way, and the
+bodies."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, TypeVar
-
-from google.protobuf.message import Message
+from typing import Final
 
 from swarmnet.api.v1 import gossip_pb2 as pb
+from swarmnet.core.gossip.limits import MAX_SYNC_BYTES, MAX_SYNCS_PER_SCOPE
 from swarmnet.core.gossip.members import Rumor
 from swarmnet.core.gossip.messages import of_rumor
-from swarmnet.core.gossip.timing import MAX_SYNC_BYTES
 
-M = TypeVar("M", bound=Message)
 _ROOM: Final = MAX_SYNC_BYTES - 256
 """Less the seal's overhead, with some to spare."""
-_MOST_AT_ONCE: Final = 4
-"""Syncs under way in one scope: each may carry the whole table."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ticket:
-    """A sync that this node has asked for: of which scope, and whose reply is awaited."""
+    """A sync that this node has asked for: of which scope, and whose reply is awaited. `body` is what the
+    second request of a sync says; the first one's is made when it is begun."""
 
     number: int
     scope: str
     node_id: str
+    body: bytes | None = None
+    challenge: bytes = b""
 
 
 class Tickets:
@@ -36,34 +35,48 @@ class Tickets:
         self._number = 0
         self._open: dict[int, Ticket] = {}
 
+    def __len__(self) -> int:
+        return len(self._open)
+
     def issue(self, scope: str, node_id: str) -> Ticket | None:
         """None if one with that node is under way, or too many are."""
         same = [each for each in self._open.values() if each.scope == scope]
-        if len(same) >= _MOST_AT_ONCE or any(each.node_id == node_id for each in same):
+        if len(same) >= MAX_SYNCS_PER_SCOPE or any(each.node_id == node_id for each in same):
             return None
         self._number += 1
         ticket = self._open[self._number] = Ticket(self._number, scope, node_id)
         return ticket
 
+    def get(self, number: int) -> Ticket | None:
+        return self._open.get(number)
+
     def redeem(self, number: int) -> Ticket | None:
         return self._open.pop(number, None)
 
 
-def cluster_body(ticket: int, rumors: Iterable[Rumor]) -> bytes:
-    body = pb.ClusterSync(ticket=ticket, rumors=fitting(map(of_rumor, rumors), _ROOM))
+def cluster_body(ticket: int, digest: int, rumors: Iterable[Rumor]) -> bytes:
+    body = pb.ClusterSync(ticket=ticket, members=digest)
+    room = _ROOM
+    for message in map(of_rumor, rumors):
+        room -= len(message) + 5
+        if room < 0:
+            break
+        body.rumors.append(message)
     return body.SerializeToString()
 
 
-def network_body(ticket: int, entries: Iterable[pb.TableEntry]) -> bytes:
-    return pb.NetworkSync(ticket=ticket, entries=fitting(entries, _ROOM)).SerializeToString()
+def network_body(ticket: int, vector: pb.Vector | None, frames: Iterable[bytes] = ()) -> bytes:
+    """`frames` as in datagrams, as many as there is room for."""
+    head = pb.NetworkSync(ticket=ticket, vector=vector).SerializeToString()
+    return head + fitting(frames, len(head))
 
 
-def fitting(messages: Iterable[M], room: int) -> list[M]:
-    """As many as there is room for, from the first on."""
-    taken = []
-    for message in messages:
-        room -= message.ByteSize() + 5
+def fitting(frames: Iterable[bytes], taken: int = 0) -> bytes:
+    """As many as there is room for beside `taken` bytes, from the first on."""
+    parts, room = [], _ROOM - taken
+    for frame in frames:
+        room -= len(frame)
         if room < 0:
             break
-        taken.append(message)
-    return taken
+        parts.append(frame)
+    return b"".join(parts)

@@ -24,33 +24,37 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cswarmnet/api/v1/gossip.proto\x12\x0fswarmnet.api.v1\"\x81\x01\n\x05Rumor\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\x04\x12+\n\x05state\x18\x04 \x01(\x0e\x32\x1c.swarmnet.api.v1.MemberState\x12\x14\n\x0csuspected_by\x18\x05 \x01(\t\"(\n\x04Ping\x12\x10\n\x08sequence\x18\x01 \x01(\r\x12\x0e\n\x06target\x18\x02 \x01(\t\"\x17\n\x03\x41\x63k\x12\x10\n\x08sequence\x18\x01 \x01(\r\"\x18\n\x04Nack\x12\x10\n\x08sequence\x18\x01 \x01(\r\"@\n\x0bPingRequest\x12\x10\n\x08sequence\x18\x01 \x01(\r\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\"\xed\x01\n\x0f\x43lusterDatagram\x12%\n\x04ping\x18\x01 \x01(\x0b\x32\x15.swarmnet.api.v1.PingH\x00\x12#\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x14.swarmnet.api.v1.AckH\x00\x12%\n\x04nack\x18\x03 \x01(\x0b\x32\x15.swarmnet.api.v1.NackH\x00\x12\x34\n\x0cping_request\x18\x04 \x01(\x0b\x32\x1c.swarmnet.api.v1.PingRequestH\x00\x12&\n\x06rumors\x18\x05 \x03(\x0b\x32\x16.swarmnet.api.v1.RumorB\t\n\x07message\"E\n\x0b\x43lusterSync\x12\x0e\n\x06ticket\x18\x01 \x01(\x04\x12&\n\x06rumors\x18\x02 \x03(\x0b\x32\x16.swarmnet.api.v1.Rumor\"y\n\nTableEntry\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x0c\n\x04time\x18\x03 \x01(\x04\x12\x0f\n\x07\x64\x65leted\x18\x04 \x01(\x08\x12\n\n\x02ip\x18\x05 \x01(\x0c\x12\x0b\n\x03mac\x18\x06 \x01(\x0c\x12\x11\n\tsignature\x18\x07 \x01(\x0c\"_\n\x0fNetworkDatagram\x12,\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1b.swarmnet.api.v1.TableEntry\x12\x13\n\x06\x64igest\x18\x02 \x01(\x06H\x00\x88\x01\x01\x42\t\n\x07_digest\"K\n\x0bNetworkSync\x12\x0e\n\x06ticket\x18\x01 \x01(\x04\x12,\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x1b.swarmnet.api.v1.TableEntry*\x8b\x01\n\x0bMemberState\x12\x1c\n\x18MEMBER_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12MEMBER_STATE_ALIVE\x10\x01\x12\x18\n\x14MEMBER_STATE_SUSPECT\x10\x02\x12\x15\n\x11MEMBER_STATE_DEAD\x10\x03\x12\x15\n\x11MEMBER_STATE_LEFT\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cswarmnet/api/v1/gossip.proto\x12\x0fswarmnet.api.v1\"\x9d\x01\n\x05Rumor\x12\x0f\n\x07node_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\x04\x12+\n\x05state\x18\x04 \x01(\x0e\x32\x1c.swarmnet.api.v1.MemberState\x12\x14\n\x0csuspected_by\x18\x05 \x01(\x0c\x12\x0c\n\x04\x62oot\x18\x06 \x01(\x07\x12\x0c\n\x04meta\x18\x07 \x01(\x0c\"I\n\x04Ping\x12\x10\n\x08sequence\x18\x01 \x01(\r\x12\x0f\n\x07members\x18\x02 \x01(\x07\x12\x0f\n\x07network\x18\x03 \x01(\x07\x12\r\n\x05table\x18\x04 \x01(\x07\"(\n\x03\x41\x63k\x12\x10\n\x08sequence\x18\x01 \x01(\r\x12\x0f\n\x07members\x18\x02 \x01(\x07\"\x18\n\x04Nack\x12\x10\n\x08sequence\x18\x01 \x01(\r\"/\n\x0bPingRequest\x12\x10\n\x08sequence\x18\x01 \x01(\r\x12\x0e\n\x06target\x18\x02 \x01(\x0c\"\xd5\x01\n\x0f\x43lusterDatagram\x12%\n\x04ping\x18\x01 \x01(\x0b\x32\x15.swarmnet.api.v1.PingH\x00\x12#\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x14.swarmnet.api.v1.AckH\x00\x12%\n\x04nack\x18\x03 \x01(\x0b\x32\x15.swarmnet.api.v1.NackH\x00\x12\x34\n\x0cping_request\x18\x04 \x01(\x0b\x32\x1c.swarmnet.api.v1.PingRequestH\x00\x12\x0e\n\x06rumors\x18\x05 \x03(\x0c\x42\t\n\x07message\">\n\x0b\x43lusterSync\x12\x0e\n\x06ticket\x18\x01 \x01(\x04\x12\x0f\n\x07members\x18\x02 \x01(\x07\x12\x0e\n\x06rumors\x18\x03 \x03(\x0c\"j\n\nTableEntry\x12\x0f\n\x07task_id\x18\x01 \x01(\x0c\x12\x0e\n\x06\x62\x65\x66ore\x18\x02 \x01(\x04\x12\x0f\n\x07\x64\x65leted\x18\x03 \x01(\x08\x12\n\n\x02ip\x18\x04 \x01(\x0c\x12\x0b\n\x03mac\x18\x05 \x01(\x0c\x12\x11\n\tsignature\x18\x06 \x01(\x0c\"f\n\nTableDelta\x12\r\n\x05owner\x18\x01 \x01(\x0c\x12\r\n\x05until\x18\x02 \x01(\x04\x12\x0c\n\x04span\x18\x03 \x01(\x04\x12,\n\x07\x65ntries\x18\x04 \x03(\x0b\x32\x1b.swarmnet.api.v1.TableEntry\"F\n\x06Vector\x12\x0e\n\x06owners\x18\x01 \x03(\x06\x12\r\n\x05times\x18\x02 \x03(\x04\x12\x0e\n\x06\x61nswer\x18\x03 \x01(\x08\x12\r\n\x05whole\x18\x04 \x01(\x08\"J\n\x0fNetworkDatagram\x12\x0e\n\x06\x64\x65ltas\x18\x01 \x03(\x0c\x12\'\n\x06vector\x18\x02 \x01(\x0b\x32\x17.swarmnet.api.v1.Vector\"V\n\x0bNetworkSync\x12\x0e\n\x06\x64\x65ltas\x18\x01 \x03(\x0c\x12\x0e\n\x06ticket\x18\x02 \x01(\x04\x12\'\n\x06vector\x18\x03 \x01(\x0b\x32\x17.swarmnet.api.v1.Vector*\x8b\x01\n\x0bMemberState\x12\x1c\n\x18MEMBER_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12MEMBER_STATE_ALIVE\x10\x01\x12\x18\n\x14MEMBER_STATE_SUSPECT\x10\x02\x12\x15\n\x11MEMBER_STATE_DEAD\x10\x03\x12\x15\n\x11MEMBER_STATE_LEFT\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'swarmnet.api.v1.gossip_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MEMBERSTATE']._serialized_start=949
-  _globals['_MEMBERSTATE']._serialized_end=1088
+  _globals['_MEMBERSTATE']._serialized_start=1130
+  _globals['_MEMBERSTATE']._serialized_end=1269
   _globals['_RUMOR']._serialized_start=50
-  _globals['_RUMOR']._serialized_end=179
-  _globals['_PING']._serialized_start=181
-  _globals['_PING']._serialized_end=221
-  _globals['_ACK']._serialized_start=223
-  _globals['_ACK']._serialized_end=246
-  _globals['_NACK']._serialized_start=248
-  _globals['_NACK']._serialized_end=272
-  _globals['_PINGREQUEST']._serialized_start=274
-  _globals['_PINGREQUEST']._serialized_end=338
-  _globals['_CLUSTERDATAGRAM']._serialized_start=341
-  _globals['_CLUSTERDATAGRAM']._serialized_end=578
-  _globals['_CLUSTERSYNC']._serialized_start=580
-  _globals['_CLUSTERSYNC']._serialized_end=649
-  _globals['_TABLEENTRY']._serialized_start=651
-  _globals['_TABLEENTRY']._serialized_end=772
-  _globals['_NETWORKDATAGRAM']._serialized_start=774
-  _globals['_NETWORKDATAGRAM']._serialized_end=869
-  _globals['_NETWORKSYNC']._serialized_start=871
-  _globals['_NETWORKSYNC']._serialized_end=946
+  _globals['_RUMOR']._serialized_end=207
+  _globals['_PING']._serialized_start=209
+  _globals['_PING']._serialized_end=282
+  _globals['_ACK']._serialized_start=284
+  _globals['_ACK']._serialized_end=324
+  _globals['_NACK']._serialized_start=326
+  _globals['_NACK']._serialized_end=350
+  _globals['_PINGREQUEST']._serialized_start=352
+  _globals['_PINGREQUEST']._serialized_end=399
+  _globals['_CLUSTERDATAGRAM']._serialized_start=402
+  _globals['_CLUSTERDATAGRAM']._serialized_end=615
+  _globals['_CLUSTERSYNC']._serialized_start=617
+  _globals['_CLUSTERSYNC']._serialized_end=679
+  _globals['_TABLEENTRY']._serialized_start=681
+  _globals['_TABLEENTRY']._serialized_end=787
+  _globals['_TABLEDELTA']._serialized_start=789
+  _globals['_TABLEDELTA']._serialized_end=891
+  _globals['_VECTOR']._serialized_start=893
+  _globals['_VECTOR']._serialized_end=963
+  _globals['_NETWORKDATAGRAM']._serialized_start=965
+  _globals['_NETWORKDATAGRAM']._serialized_end=1039
+  _globals['_NETWORKSYNC']._serialized_start=1041
+  _globals['_NETWORKSYNC']._serialized_end=1127
 # @@protoc_insertion_point(module_scope)

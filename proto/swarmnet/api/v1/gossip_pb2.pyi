@@ -38,21 +38,31 @@ class MemberState(_MemberState, metaclass=_MemberStateEnumTypeWrapper):
     """What workers tell each other without a manager: who is there (scope "gossip", all workers), and which endpoints
     there are (scope = a network's id, only the workers on it). All of it travels sealed, AES-256-GCM:
 
-      version     u8   1
-      kind        u8   1 datagram, 2 sync request, 3 sync reply
-      scope tag   8 B  the start of SHA-256("swarmnet/1 scope" + scope)
-      epoch       u64  of the scope's key
+      kind        u8   version 1 in the upper half; 1 datagram, 2 sync request, 3 sync reply in the lower
+      epoch       u8   of the scope's key, its lowest 8 bits: at most three are live
+      scope tag   6 B  the start of SHA-256("swarmnet/1 scope" + scope)
+      sender      8 B  the start of SHA-256("swarmnet/1 sender" + node id)
       boot        u32  random, new at each start of the sender   } together
       counter     u64  of the sender since then, from 1          } the nonce
-      sender      u8 length, then its node id
-      ciphertext and 16-byte tag; all that stands above is authenticated with it
+      ciphertext and 16-byte tag
 
-    The key is gossip_key(epoch, sender) of core/keys.py. Every holder of the scope's secret can derive every sender's
-    key, so a sealed message proves that its maker is on the scope, not which member it is. Hence: endpoints carry the
-    managers' signature, and whatever is said about a node falsely, that node refutes.
+    The key is gossip_key(epoch, sender) of core/keys.py. Authenticated with it are the 28 bytes above and, unsent, for
+    whom the message is: the receiver's 8 bytes and its boot. So what was recorded is nothing to a receiver that has
+    restarted, nor to any other. Datagrams are heard from known members at their known boot only.
 
-    A datagram has at most 1400 bytes. A sync goes over TCP on the same port: a u32 length and a sealed request, then
-    a u32 length and a sealed reply, big-endian, at most 4 MiB each.
+    Every holder of the scope's secret can derive every sender's key, so a sealed message proves that its maker is on the
+    scope, not which member it is. Hence: endpoints carry the managers' signature, and whatever is said about a node
+    falsely, that node refutes.
+
+    A sync goes over TCP on the same port, numbers big-endian:
+
+      listener   16 random bytes, the challenge
+      caller     u32 length, then u8 length and id of the caller, and the sealed request; authenticated with it, unsent,
+                 the listener's 8 bytes and the challenge
+      listener   u32 length, the sealed reply; authenticated with it, unsent, the caller's 8 bytes, its boot, the challenge
+
+    An id in bytes is 0 and its 16 bytes if it has the form of ids.py, and its ASCII otherwise.
+    How long all of this may be stands in core/gossip/limits.py.
     """
 
 MEMBER_STATE_UNSPECIFIED: MemberState.ValueType  # 0
@@ -78,25 +88,32 @@ class Rumor(_message.Message):
     INCARNATION_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     SUSPECTED_BY_FIELD_NUMBER: _builtins.int
-    node_id: _builtins.str
+    BOOT_FIELD_NUMBER: _builtins.int
+    META_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.bytes
     address: _builtins.str
     """IP:port of its gossip"""
     incarnation: _builtins.int
     state: Global___MemberState.ValueType
-    suspected_by: _builtins.str
+    suspected_by: _builtins.bytes
     """the member whose probe failed; only with SUSPECT"""
+    boot: _builtins.int
+    meta: _builtins.bytes
+    """what the member says of itself to whom it may concern"""
     def __init__(
         self,
         *,
-        node_id: _builtins.str = ...,
+        node_id: _builtins.bytes = ...,
         address: _builtins.str = ...,
         incarnation: _builtins.int = ...,
         state: Global___MemberState.ValueType = ...,
-        suspected_by: _builtins.str = ...,
+        suspected_by: _builtins.bytes = ...,
+        boot: _builtins.int = ...,
+        meta: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "incarnation", b"incarnation", "node_id", b"node_id", "state", b"state", "suspected_by", b"suspected_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "boot", b"boot", "incarnation", b"incarnation", "meta", b"meta", "node_id", b"node_id", "state", b"state", "suspected_by", b"suspected_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -104,22 +121,32 @@ Global___Rumor: _TypeAlias = Rumor  # noqa: Y015
 
 @_typing.final
 class Ping(_message.Message):
+    """A ping and its answer say in passing what the sender has, so that who has something else finds out."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
-    TARGET_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
+    TABLE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    target: _builtins.str
-    """node id; another node that got its address stays silent"""
+    members: _builtins.int
+    """digest of the members that are there"""
+    network: _builtins.int
+    """start of the tag of one network of both; 0: none"""
+    table: _builtins.int
+    """digest of its table"""
     def __init__(
         self,
         *,
         sequence: _builtins.int = ...,
-        target: _builtins.str = ...,
+        members: _builtins.int = ...,
+        network: _builtins.int = ...,
+        table: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sequence", b"sequence", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members", "network", b"network", "sequence", b"sequence", "table", b"table"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -130,15 +157,18 @@ class Ack(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
+    members: _builtins.int
     def __init__(
         self,
         *,
         sequence: _builtins.int = ...,
+        members: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -171,20 +201,17 @@ class PingRequest(_message.Message):
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
-    ADDRESS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    target: _builtins.str
-    address: _builtins.str
+    target: _builtins.bytes
     def __init__(
         self,
         *,
         sequence: _builtins.int = ...,
-        target: _builtins.str = ...,
-        address: _builtins.str = ...,
+        target: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "sequence", b"sequence", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sequence", b"sequence", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -208,7 +235,9 @@ class ClusterDatagram(_message.Message):
     @_builtins.property
     def ping_request(self) -> Global___PingRequest: ...
     @_builtins.property
-    def rumors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rumor]: ...
+    def rumors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """each a Rumor, passed on as it came"""
+
     def __init__(
         self,
         *,
@@ -216,7 +245,7 @@ class ClusterDatagram(_message.Message):
         ack: Global___Ack | None = ...,
         nack: Global___Nack | None = ...,
         ping_request: Global___PingRequest | None = ...,
-        rumors: _abc.Iterable[Global___Rumor] | None = ...,
+        rumors: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "message", b"message", "nack", b"nack", "ping", b"ping", "ping_request", b"ping_request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -230,25 +259,30 @@ Global___ClusterDatagram: _TypeAlias = ClusterDatagram  # noqa: Y015
 
 @_typing.final
 class ClusterSync(_message.Message):
-    """The whole of what the sender knows, both ways."""
+    """Who asks sends itself and the digest; if that is not the asked one's, it is answered with all, and then sends all."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TICKET_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
     RUMORS_FIELD_NUMBER: _builtins.int
     ticket: _builtins.int
     """the reply repeats the request's"""
+    members: _builtins.int
     @_builtins.property
-    def rumors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rumor]: ...
+    def rumors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """each a Rumor"""
+
     def __init__(
         self,
         *,
         ticket: _builtins.int = ...,
-        rumors: _abc.Iterable[Global___Rumor] | None = ...,
+        members: _builtins.int = ...,
+        rumors: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rumors", b"rumors", "ticket", b"ticket"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members", "rumors", b"rumors", "ticket", b"ticket"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -256,38 +290,31 @@ Global___ClusterSync: _TypeAlias = ClusterSync  # noqa: Y015
 
 @_typing.final
 class TableEntry(_message.Message):
-    """One endpoint, as its owner last put it. Only the owner makes and changes its entries, so the higher time holds.
-    At the same time a deleted one does.
-    """
+    """An endpoint as its owner put it at `before` less than the delta's `until`, or that there is none any more."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    NODE_ID_FIELD_NUMBER: _builtins.int
     TASK_ID_FIELD_NUMBER: _builtins.int
-    TIME_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
     DELETED_FIELD_NUMBER: _builtins.int
     IP_FIELD_NUMBER: _builtins.int
     MAC_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
-    node_id: _builtins.str
-    """the owner, on whose node the task runs"""
-    task_id: _builtins.str
-    time: _builtins.int
-    """Lamport clock, started from the owner's clock in ms"""
+    task_id: _builtins.bytes
+    before: _builtins.int
     deleted: _builtins.bool
     """then neither ip, mac nor signature"""
     ip: _builtins.bytes
     """4 or 16 bytes"""
     mac: _builtins.bytes
-    """6 bytes"""
+    """6 bytes; none: mac_of(ip)"""
     signature: _builtins.bytes
-    """Ed25519 of the managers, core/endpoints.py"""
+    """of the managers, core/endpoints.py"""
     def __init__(
         self,
         *,
-        node_id: _builtins.str = ...,
-        task_id: _builtins.str = ...,
-        time: _builtins.int = ...,
+        task_id: _builtins.bytes = ...,
+        before: _builtins.int = ...,
         deleted: _builtins.bool = ...,
         ip: _builtins.bytes = ...,
         mac: _builtins.bytes = ...,
@@ -295,56 +322,135 @@ class TableEntry(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "ip", b"ip", "mac", b"mac", "node_id", b"node_id", "signature", b"signature", "task_id", b"task_id", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "deleted", b"deleted", "ip", b"ip", "mac", b"mac", "signature", b"signature", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TableEntry: _TypeAlias = TableEntry  # noqa: Y015
 
 @_typing.final
-class NetworkDatagram(_message.Message):
+class TableDelta(_message.Message):
+    """All that an owner changed after `until - span` and up to `until` and that still holds. Times are the owner's Lamport
+    clock, started from its wall clock in ms. A delta that reaches back to 0 is the whole of what the owner has.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
+    OWNER_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    SPAN_FIELD_NUMBER: _builtins.int
     ENTRIES_FIELD_NUMBER: _builtins.int
-    DIGEST_FIELD_NUMBER: _builtins.int
-    digest: _builtins.int
-    """of the sender's table; if it is not the receiver's, that one asks for a sync"""
+    owner: _builtins.bytes
+    until: _builtins.int
+    span: _builtins.int
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableEntry]: ...
     def __init__(
         self,
         *,
+        owner: _builtins.bytes = ...,
+        until: _builtins.int = ...,
+        span: _builtins.int = ...,
         entries: _abc.Iterable[Global___TableEntry] | None = ...,
-        digest: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_digest", b"_digest", "digest", b"digest"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_digest", b"_digest", "digest", b"digest", "entries", b"entries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "owner", b"owner", "span", b"span", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__digest: _TypeAlias = _typing.Literal["digest"]  # noqa: Y015
-    _WhichOneofArgType__digest: _TypeAlias = _typing.Literal["_digest", b"_digest"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__digest) -> _WhichOneofReturnType__digest | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TableDelta: _TypeAlias = TableDelta  # noqa: Y015
+
+@_typing.final
+class Vector(_message.Message):
+    """Up to which time the sender knows each owner's changes without a gap."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OWNERS_FIELD_NUMBER: _builtins.int
+    TIMES_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
+    WHOLE_FIELD_NUMBER: _builtins.int
+    answer: _builtins.bool
+    """the receiver is to say what it lacks of these"""
+    whole: _builtins.bool
+    """there are no others; else these are the ones that changed last"""
+    @_builtins.property
+    def owners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """the 8 bytes of each"""
+
+    @_builtins.property
+    def times(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        owners: _abc.Iterable[_builtins.int] | None = ...,
+        times: _abc.Iterable[_builtins.int] | None = ...,
+        answer: _builtins.bool = ...,
+        whole: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "owners", b"owners", "times", b"times", "whole", b"whole"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Vector: _TypeAlias = Vector  # noqa: Y015
+
+@_typing.final
+class NetworkDatagram(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELTAS_FIELD_NUMBER: _builtins.int
+    VECTOR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def deltas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """each a TableDelta, passed on as it came"""
+
+    @_builtins.property
+    def vector(self) -> Global___Vector: ...
+    def __init__(
+        self,
+        *,
+        deltas: _abc.Iterable[_builtins.bytes] | None = ...,
+        vector: Global___Vector | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["vector", b"vector"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deltas", b"deltas", "vector", b"vector"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NetworkDatagram: _TypeAlias = NetworkDatagram  # noqa: Y015
 
 @_typing.final
 class NetworkSync(_message.Message):
+    """Who asks sends its vector. The answer has what is missing there, and the vector of what is missing here: if there is
+    any, it is sent in another request.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
+    DELTAS_FIELD_NUMBER: _builtins.int
     TICKET_FIELD_NUMBER: _builtins.int
-    ENTRIES_FIELD_NUMBER: _builtins.int
+    VECTOR_FIELD_NUMBER: _builtins.int
     ticket: _builtins.int
     @_builtins.property
-    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableEntry]: ...
+    def deltas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """as in a datagram"""
+
+    @_builtins.property
+    def vector(self) -> Global___Vector: ...
     def __init__(
         self,
         *,
+        deltas: _abc.Iterable[_builtins.bytes] | None = ...,
         ticket: _builtins.int = ...,
-        entries: _abc.Iterable[Global___TableEntry] | None = ...,
+        vector: Global___Vector | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["vector", b"vector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "ticket", b"ticket"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deltas", b"deltas", "ticket", b"ticket", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
