@@ -232,12 +232,14 @@ case_ 'esp packet of Linux 6.1' "key=${out:0:64}" "salt=${out:64}" "packet=$pack
 # --- sealed gossip
 
 for scope in gossip "$network"; do
-  tag=$(sha256 "$(text "swarmnet/1 scope$scope")") kind=01
+  tag=$(sha256 "$(text "swarmnet/1 scope$scope")")
+  from=$(sha256 "$(text "swarmnet/1 sender$source")") to=$(sha256 "$(text "swarmnet/1 sender$destination")")
   body=$(text 'any body') nonce=$(number 0xb0075eed 4)$(number 4711 8)
-  header=01$kind${tag:0:16}$(number 17 8)$nonce$(number ${#source} 1)$(text "$source")
-  sealed=$(gcm_seal "$(gossip "$secret" "$scope" 17 "$source")" "$nonce" "$body" "$header")
-  case_ 'gossip datagram' "secret=$secret" "scope=$scope" "scope_tag=${tag:0:16}" epoch=17 "sender=$source" \
-    boot=b0075eed counter=4711 "nonce=$nonce" "body=$body" "message=$header$sealed"
+  header=11$(number 17 1)${tag:0:12}${from:0:16}$nonce
+  sealed=$(gcm_seal "$(gossip "$secret" "$scope" 17 "$source")" "$nonce" "$body" "$header${to:0:16}0badb007")
+  case_ 'gossip datagram' "secret=$secret" "scope=$scope" "scope_tag=${tag:0:12}" epoch=17 "sender=$source" \
+    boot=b0075eed counter=4711 "receiver=$destination" receiver_boot=0badb007 "nonce=$nonce" "body=$body" \
+    "message=$header$sealed"
 done
 
 # --- endpoints

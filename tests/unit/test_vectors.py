@@ -15,7 +15,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from swarmnet.api.v1 import raft_pb2 as raft
 from swarmnet.core import backup, endpoints, ids, keys, tokens
 from swarmnet.core.epochs import Epoch, Role, epochs
-from swarmnet.core.gossip.seal import Kind, Sealer, scope_tag
+from swarmnet.core.gossip import seal
+from swarmnet.core.gossip.names import scope_tag
+from swarmnet.core.gossip.seal import Sealer
 from swarmnet.core.secret import SecretBytes
 from swarmnet.manager.raft import frames
 from swarmnet.manager.raft.disk import RealDisk
@@ -93,9 +95,12 @@ def test_gossip_datagrams(v: dict[str, Any]) -> None:
     sender.set_epochs(held)
     sender._counter = v["counter"] - 1
     assert scope_tag(v["scope"]).hex() == v["scope_tag"]
-    assert sender.seal(v["scope"], Kind.DATAGRAM, bytes.fromhex(v["body"])).hex() == v["message"]
-    receiver = Sealer("another", 1)
+    boot = int(v["receiver_boot"], 16)
+    sealed = sender.seal(v["scope"], bytes.fromhex(v["body"]), seal.receiver(v["receiver"], boot))
+    assert sealed.hex() == v["message"]
+    receiver = Sealer(v["receiver"], boot)
     receiver.set_epochs(held)
+    receiver.meet(v["sender"], int(v["boot"], 16))
     opened = receiver.open(bytes.fromhex(v["message"]))
     assert (opened.scope, opened.sender, opened.body.hex()) == (v["scope"], v["sender"], v["body"])
 
