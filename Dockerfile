@@ -8,6 +8,7 @@ RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir uv
 COPY pyproject.toml uv.lock README.md LICENSE ./
 COPY proto proto
 COPY core core
+COPY client client
 COPY manager manager
 COPY worker worker
 COPY cli cli

@@ -31,7 +31,7 @@ help:
 # --- setup: each step leaves a stamp and is done again only when its input changed
 # Bytecode beforehand: a lab starts many processes at once, and in user-mode-linux compiling is slow.
 setup: .venv/.synced
-	@$(BIN)/python -m compileall -q proto core manager worker cli
+	@$(BIN)/python -m compileall -q proto core client manager worker cli
 
 .venv/.packages: Makefile
 	@missing=$$(for package in $(PACKAGES); do

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -15,7 +16,9 @@ import grpc.aio
 
 from swarmnet.api.v1 import control_pb2, dispatcher_pb2, local_pb2, local_pb2_grpc
 from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.client.pipe import Pipe
 from swarmnet.core.errors import NotFound, SwarmnetError, Unauthenticated
+from swarmnet.core.limits import MAX_MESSAGE_BYTES
 from swarmnet.core.secret import SecretBytes
 from swarmnet.core.status import TRAILER, decode
 from swarmnet.manager.bootstrap import BootstrapService, Issuer
@@ -24,6 +27,7 @@ from swarmnet.manager.ca.credentials import Credentials
 from swarmnet.manager.identity import Caller, CallerRole, current_caller
 from swarmnet.manager.local import LocalService
 from swarmnet.manager.open_streams import OpenStreams
+from swarmnet.manager.pipeline import Pipelines
 from swarmnet.manager.rpcs import Rpc
 from swarmnet.manager.server import (
     AUTHORITY,
@@ -66,6 +70,12 @@ class Answers:
     def __init__(self) -> None:
         self.callers: list[Caller] = []
         self.failures: list[Exception] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.begun: list[str] = []
+        """The configs asked for: answered once the gate is open."""
+        self.dropped: list[str] = []
+        self.request_ids: list[str] = []
 
     def _heard(self) -> None:
         self.callers.append(current_caller())
@@ -78,6 +88,35 @@ class Answers:
 
     async def GetNetwork(self, request: control_pb2.GetRequest, context: Any) -> types.Network:
         raise NotFound(f"network {request.ref} not found", hint="Look at the list.")
+
+    async def GetConfig(self, request: control_pb2.GetRequest, context: Any) -> types.Config:
+        self._heard()
+        await self._pass(request.ref)
+        return types.Config(name=request.ref)
+
+    async def UpdateConfig(
+        self, request: control_pb2.UpdateConfigRequest, context: Any
+    ) -> control_pb2.UpdateConfigResponse:
+        self._heard()
+        self.request_ids.append(request.request_id)
+        await self._pass(request.ref)
+        return control_pb2.UpdateConfigResponse(id=request.ref, version=len(self.begun))
+
+    async def RemoveConfig(self, request: control_pb2.GetRequest, context: Any) -> control_pb2.RemoveResponse:
+        self._heard()
+        await self._pass(request.ref)
+        return control_pb2.RemoveResponse(id=request.ref)
+
+    async def _pass(self, ref: str) -> None:
+        self.begun.append(ref)
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.dropped.append(ref)
+            raise
+
+    async def ListConfigs(self, request: Any, context: Any) -> control_pb2.ListConfigsResponse:
+        return control_pb2.ListConfigsResponse(configs=[types.Config(data=bytes(MAX_MESSAGE_BYTES))])
 
     async def RenewCertificate(self, request: Any, context: Any) -> Any:
         raise NotImplementedError
@@ -105,6 +144,9 @@ class MadeUpSwarm:
     leading: bool = True
     channel: grpc.aio.Channel | None = None
     refused: Counter[str] = field(default_factory=Counter)
+    pipelines: Pipelines = field(default_factory=Pipelines)
+    unrecognized: SwarmnetError | None = None
+    _pipe: tuple[grpc.aio.Channel, Pipe] | None = None
     unknown: set[str] = field(default_factory=set)
     """Nodes that are not of the swarm any more."""
     streams: OpenStreams = field(init=False)
@@ -125,8 +167,15 @@ class MadeUpSwarm:
     def leader_channel(self) -> grpc.aio.Channel | None:
         return self.channel
 
+    def leader_pipe(self) -> Pipe:
+        assert self.channel is not None
+        if self._pipe is None or self._pipe[0] is not self.channel or self._pipe[1].ended is not None:
+            self._pipe = (self.channel, Pipe(self.channel))
+        return self._pipe[1]
+
     async def admit_leading(self, rpc: Rpc) -> None:
-        pass
+        if self.unrecognized is not None:
+            raise self.unrecognized
 
     def check_known(self, caller: Caller, service: str) -> None:
         if {caller.node_id, caller.via} & self.unknown:
@@ -186,9 +235,11 @@ async def open_doors(
     nodes, bootstrap = (f"127.0.0.1:{free_port()}" for _ in range(2))
     path = folder / "manager.sock"
     servers = [
-        await make_nodes_server(nodes, CLUSTER, mine, lambda: swarm, swarm.refused),
+        await make_nodes_server(
+            nodes, CLUSTER, mine, lambda: swarm, refused=swarm.refused, pipelines=swarm.pipelines
+        ),
         await make_bootstrap_server(bootstrap, mine, lambda: swarm, swarm.refused),
-        await make_socket_server(path, lambda: swarm),
+        await make_socket_server(path, lambda: swarm, swarm.pipelines),
     ]
     local_pb2_grpc.add_LocalServicer_to_server(LocalService(NoDaemon()), servers[2])
     for server in servers:

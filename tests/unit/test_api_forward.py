@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -28,9 +29,19 @@ from tests.unit.manager_doors import (
 
 from swarmnet.api.v1 import control_pb2, control_pb2_grpc, dispatcher_pb2, dispatcher_pb2_grpc
 from swarmnet.api.v1 import types_pb2 as types
-from swarmnet.core.errors import AlreadyExists, NoLeader, NotLeader, Unauthenticated
+from swarmnet.client.pipe import Pipe
+from swarmnet.core.errors import (
+    AlreadyExists,
+    NoLeader,
+    NotLeader,
+    OutcomeUnknown,
+    Unauthenticated,
+    Unavailable,
+)
 from swarmnet.manager import forward
+from swarmnet.manager.guard import refuse
 from swarmnet.manager.identity import Caller, CallerRole
+from swarmnet.manager.pipeline import Pipelines
 from swarmnet.manager.store import Store
 from swarmnet.manager.tls import node_channel
 
@@ -111,6 +122,84 @@ async def test_a_channel_closed_because_its_manager_lost_the_lead_is_no_error(pa
     assert not done
     pair.follower.channel = open_channel
     await asking
+
+
+@asynccontextmanager
+async def pipe_to(doors: Doors) -> AsyncIterator[Pipe]:
+    async with node_channel(AS_CLIENT, doors.nodes) as channel:
+        pipe = Pipe(channel)
+        yield pipe
+        await pipe.close(0.0)
+
+
+async def begun(swarm: MadeUpSwarm, *refs: str) -> None:
+    async with asyncio.timeout(5):
+        while True:
+            if set(swarm.answers.begun) == set(refs):
+                return
+            await asyncio.sleep(0.005)
+
+
+async def test_all_calls_go_to_the_leader_over_one_stream(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams: list[object] = []
+    serve = Pipelines.serve
+
+    async def counted(pipelines: Pipelines, stream: Any) -> None:
+        streams.append(pipelines)
+        await serve(pipelines, stream)
+
+    monkeypatch.setattr(Pipelines, "serve", counted)
+    async with pipe_to(pair.follower_doors) as one, pipe_to(pair.follower_doors) as other:
+        for pipe in (one, other):
+            await asyncio.gather(*(pipe.call("GetCluster", b"") for _ in range(10)))
+    await get_cluster(pair)
+    assert streams.count(pair.leader.pipelines) == 1
+    assert streams.count(pair.follower.pipelines) == 2
+    assert pair.leader.answers.callers == [Caller(CLIENT, CallerRole.CLIENT, via=MANAGER)] * 21
+
+
+async def test_a_pipelined_call_waits_for_the_election_too(pair: Pair) -> None:
+    channel, pair.follower.channel = pair.follower.channel, None
+    async with pipe_to(pair.follower_doors) as pipe:
+        asking = asyncio.create_task(pipe.call("GetCluster", b""))
+        done, _ = await asyncio.wait([asking], timeout=0.2)
+        assert not done
+        pair.follower.channel = channel
+        await asking
+
+
+async def test_a_leader_lost_in_the_middle_leaves_the_outcome_of_a_write_unknown(pair: Pair) -> None:
+    """A read is asked again."""
+    pair.leader.answers.gate.clear()
+    async with (
+        pipe_to(pair.follower_doors) as pipe,
+        node_channel(AS_MANAGER, pair.leader_doors.nodes) as again,
+    ):
+        write = asyncio.create_task(pipe.call("UpdateConfig", b"\x0a\x01w"))
+        read = asyncio.create_task(pipe.call("GetConfig", b"\x0a\x01r"))
+        await begun(pair.leader, "w", "r")
+        broken, pair.follower.channel = pair.follower.channel, again
+        assert broken is not None
+        await broken.close()
+        pair.leader.answers.gate.set()
+        with pytest.raises(OutcomeUnknown, match="broke during the call"):
+            await write
+        await read
+    assert pair.leader.answers.begun.count("r") == 2
+
+
+async def test_an_error_after_the_callers_time_is_nobodys() -> None:
+    """As when the leader says that the time is over: gRPC cannot send it, and would log that as a failure."""
+
+    class Over:
+        async def abort(self, *what: object) -> None:
+            raise grpc.aio.InternalError("execute_batch")
+
+    over: Any = Over()
+    with pytest.raises(asyncio.CancelledError):
+        await refuse(over, Unavailable("too late"))
 
 
 async def test_without_a_leader_it_says_so(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The five source roots are one namespace package, and stay one."""
+"""The six source roots are one namespace package, and stay one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from swarmnet.api.v1 import ca_pb2, control_pb2, dispatcher_pb2, local_pb2, options_pb2, raft_pb2
 
 ROOT = Path(__file__).parents[2]
-ROOTS = ("proto", "core", "manager", "worker", "cli")
+ROOTS = ("proto", "core", "client", "manager", "worker", "cli")
 
 
 def test_no_init_file_hides_the_other_roots() -> None:

@@ -18,6 +18,7 @@
      ├─ PermissionDenied      an identity of the wrong role
      ├─ ResourceExhausted     a limit of core/limits.py, a full disk, an empty pool
      ├─ Conflict              somebody changed it first; read again and retry
+     ├─ DeadlineExceeded      the caller's time is over; the request may or may not have been applied
      ├─ OutcomeUnknown        the request may or may not have been applied; ask, or retry with its request id
      ├─ Unavailable           try again, here or elsewhere
      │   ├─ NoLeader          no majority of managers
@@ -132,6 +133,11 @@ class ResourceExhausted(SwarmnetError):
 class Conflict(SwarmnetError):
     reason = "CONFLICT"
     status = "ABORTED"
+
+
+class DeadlineExceeded(SwarmnetError):
+    reason = "DEADLINE_EXCEEDED"
+    status = "DEADLINE_EXCEEDED"
 
 
 class OutcomeUnknown(SwarmnetError):

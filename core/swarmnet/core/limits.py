@@ -71,6 +71,12 @@ HEARTBEATS_MISSED_DOWN: Final = 3
 MAX_COMMAND_BYTES: Final = 512 * 1024
 """One Raft entry; a larger change is refused before it is proposed."""
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+PIPELINE_CALLS: Final = 1024
+"""Calls of one stream that a manager works on at once; it reads no further meanwhile."""
+PIPELINE_CALL_BYTES: Final = MAX_MESSAGE_BYTES - 4096
+"""A request or an answer in a pipeline: with what is around it, it fits into one message."""
+PIPELINE_SHARED_BYTES: Final = 256 * 1024
+"""What calls or answers share a message up to: a larger one would keep the others waiting."""
 MAX_CONFIG_BYTES: Final = 500 * 1024
 """Data of one config, as docker has it; leaves room for its name and labels in one command."""
 MIN_TASK_MTU: Final = 576

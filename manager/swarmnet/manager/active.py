@@ -14,6 +14,7 @@ import structlog
 
 from swarmnet.api.v1 import dispatcher_pb2, raft_pb2_grpc
 from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.client.pipe import Pipe
 from swarmnet.core.errors import NoLeader
 from swarmnet.manager.bootstrap import BootstrapService, CertificateService, Issuer
 from swarmnet.manager.ca.credentials import Credentials
@@ -30,6 +31,7 @@ from swarmnet.manager.metrics import RaftReading, Reading
 from swarmnet.manager.open_streams import OpenStreams
 from swarmnet.manager.peer_tls import PeerSecurity
 from swarmnet.manager.peers import Peers
+from swarmnet.manager.pipeline import Pipelines
 from swarmnet.manager.raft import storage
 from swarmnet.manager.raft.member import Joined
 from swarmnet.manager.raft.node import RaftNode
@@ -75,6 +77,7 @@ class ActiveManager:
         self._streams = OpenStreams(self.check_known)
         self._leadership = Leadership(self.store, self._make_leader)
         self._servicers = self._make_servicers()
+        self._pipelines = Pipelines()
         self._servers: list[grpc.aio.Server] = []
         self._raft: RaftNode | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -122,6 +125,9 @@ class ActiveManager:
     def leader_channel(self) -> grpc.aio.Channel | None:
         return self.peers.leader_channel()
 
+    def leader_pipe(self) -> Pipe:
+        return self.peers.leader_pipe()
+
     async def admit_leading(self, rpc: Rpc) -> None:
         """Refuses who is no longer what its certificate says.
 
@@ -157,7 +163,12 @@ class ActiveManager:
         service = RaftService(self._admit_member)
         try:
             nodes = await make_nodes_server(
-                settings.listen, self.cluster_id, credentials, lambda: self, self.refused
+                settings.listen,
+                self.cluster_id,
+                credentials,
+                lambda: self,
+                refused=self.refused,
+                pipelines=self._pipelines,
             )
             self._servers.append(nodes)
             joiners = await make_bootstrap_server(settings.bootstrap, credentials, lambda: self, self.refused)
@@ -217,6 +228,7 @@ class ActiveManager:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._pipelines.end(STOP_GRACE_S)
         await asyncio.gather(*(server.stop(STOP_GRACE_S) for server in self._servers))
         await self.peers.close()
         if self._raft is not None:

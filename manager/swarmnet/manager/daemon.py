@@ -43,6 +43,7 @@ from swarmnet.manager.identity import CallerRole
 from swarmnet.manager.limiter import Attempts
 from swarmnet.manager.local import LocalService
 from swarmnet.manager.metrics import MetricsServer, Reading
+from swarmnet.manager.pipeline import Pipelines
 from swarmnet.manager.promotion import Offer, become_manager
 from swarmnet.manager.raft import storage
 from swarmnet.manager.recovery import check_majority_lost, refound, restore_swarm
@@ -69,6 +70,7 @@ class Daemon:
         self._error = ""
         self._attempts = Attempts()
         self._changing = asyncio.Lock()
+        self._pipelines = Pipelines()
         self._socket: grpc.aio.Server | None = None
         self._lock = _lock(settings.state_dir)
         self._metrics = MetricsServer(self._reading)
@@ -83,7 +85,7 @@ class Daemon:
                 self._state = "locked"
             else:
                 await self._come_back()
-        self._socket = await make_socket_server(self._settings.socket, self._swarm)
+        self._socket = await make_socket_server(self._settings.socket, self._swarm, self._pipelines)
         local_pb2_grpc.add_LocalServicer_to_server(LocalService(self), self._socket)
         await self._socket.start()
         log.info("manager started", state=self._state, socket=str(self._settings.socket))
@@ -110,6 +112,7 @@ class Daemon:
 
     async def stop(self) -> None:
         if self._socket is not None:
+            await self._pipelines.end(STOP_GRACE_S)
             await self._socket.stop(STOP_GRACE_S)
             self._settings.socket.unlink(missing_ok=True)
         await self._end_background()

@@ -17,6 +17,8 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
+from swarmnet.api.v1 import control_pb2
+from swarmnet.client.pipe import Lost, NotSent, Pipe
 from swarmnet.core.errors import InvalidArgument, NoLeader, NotLeader, SwarmnetError, Unavailable
 from swarmnet.core.status import TRAILER, decode
 from swarmnet.manager.admission import FORWARDED_NODE, FORWARDED_ROLE
@@ -29,6 +31,14 @@ _CONNECT_S: Final = 0.1
 """Then it is looked again who leads; connecting goes on meanwhile."""
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+CONTROL: Final = control_pb2.DESCRIPTOR.services_by_name["Control"].full_name
+
+
+class CallContext(Protocol):
+    """What a call with one request and one answer has of grpc's ServicerContext, or of a pipeline's call."""
+
+    def invocation_metadata(self) -> Any: ...
+    def time_remaining(self) -> float | None: ...
 
 
 class Swarm(Protocol):
@@ -41,6 +51,9 @@ class Swarm(Protocol):
 
     def leader_channel(self) -> grpc.aio.Channel | None:
         """To the manager that leads, as far as this one knows; None if it knows of none."""
+
+    def leader_pipe(self) -> Pipe:
+        """Over that channel, once it is connected. NoLeader when it is closed meanwhile."""
 
     async def admit_leading(self, rpc: Rpc) -> None:
         """Before a call is answered here: the state is current, the caller still of the swarm."""
@@ -70,27 +83,27 @@ class Gateway(grpc.GenericRpcHandler):
         if rpc is None or rpc.service not in self._services:
             return None
         if not rpc.server_streams:
-            unary = partial(self._unary, rpc)
-            return grpc.unary_unary_rpc_method_handler(unary, response_serializer=_encoded)
+            return grpc.unary_unary_rpc_method_handler(partial(self.unary, rpc))
         stream = partial(self._stream, rpc)
         if rpc.client_streams:
             return grpc.stream_stream_rpc_method_handler(stream, response_serializer=_encoded)
         return grpc.unary_stream_rpc_method_handler(stream, response_serializer=_encoded)
 
-    async def _unary(self, rpc: Rpc, raw: bytes, context: Context) -> object:
+    async def unary(self, rpc: Rpc, raw: bytes, context: CallContext) -> bytes:
+        """Answer one request, encoded, with the encoded answer."""
         deadline = asyncio.get_running_loop().time() + LEADER_WAIT_S
         while True:
             try:
                 if (channel := await self._leader(rpc, context)) is None:
                     behaviour = getattr(self._swarm().servicer(rpc.service), rpc.name)
-                    return await behaviour(_decoded(rpc, raw), context)
+                    return _encoded(await behaviour(_decoded(rpc, raw), context))
                 return await self._forwarded(rpc, channel, raw, context)
             except (NotLeader, NoLeader):
                 if is_forwarded(context) or asyncio.get_running_loop().time() > deadline:
                     raise
             await asyncio.sleep(_PAUSE_S)
 
-    async def _leader(self, rpc: Rpc, context: Context) -> grpc.aio.Channel | None:
+    async def _leader(self, rpc: Rpc, context: CallContext) -> grpc.aio.Channel | None:
         """None: it is this manager, and it may answer. NoLeader, NotLeader: ask again in a moment."""
         swarm = self._swarm()
         if rpc.path in self._anywhere:
@@ -102,19 +115,33 @@ class Gateway(grpc.GenericRpcHandler):
             raise NotLeader("this manager does not lead", hint="Ask again: a new leader is being elected.")
         if (channel := swarm.leader_channel()) is None:
             raise NoLeader
-        try:
-            await asyncio.wait_for(channel.channel_ready(), _CONNECT_S)
-        except (TimeoutError, grpc.aio.UsageError):  # the latter: closed meanwhile, since it leads no more
-            raise NoLeader from None
+        await _connected(channel)
         return channel
 
-    async def _forwarded(self, rpc: Rpc, channel: grpc.aio.Channel, raw: bytes, context: Context) -> object:
+    async def _forwarded(
+        self, rpc: Rpc, channel: grpc.aio.Channel, raw: bytes, context: CallContext
+    ) -> bytes:
+        if rpc.service == CONTROL:
+            return await self._through_pipe(rpc, raw, context)
         multi: Any = channel.unary_unary(rpc.path)
-        call = multi(raw, metadata=_metadata(), timeout=_time_left(context))
+        call = multi(raw, metadata=_metadata(), timeout=context.time_remaining())
         try:
             return bytes(await call)
         except grpc.aio.AioRpcError as error:
             raise _said_by_leader(error) from error
+
+    async def _through_pipe(self, rpc: Rpc, raw: bytes, context: CallContext) -> bytes:
+        pipe = self._swarm().leader_pipe()
+        caller = current_caller()
+        whom = control_pb2.PipelineCaller(node_id=caller.node_id, role=caller.role.value)
+        try:
+            return await pipe.call(rpc.name, raw, context.time_remaining(), whom)
+        except NotSent:
+            raise NoLeader from None
+        except Lost:
+            if not rpc.reads:
+                raise
+            raise NoLeader from None
 
     async def _stream(self, rpc: Rpc, request: Any, context: Context) -> AsyncGenerator[object, None]:
         channel = await self._patient_leader(rpc, context)
@@ -161,17 +188,22 @@ class Gateway(grpc.GenericRpcHandler):
             call.cancel()
 
 
-def is_forwarded(context: Context) -> bool:
+async def _connected(channel: grpc.aio.Channel) -> None:
+    """NoLeader when it takes long."""
+    try:
+        if channel.get_state() is not grpc.ChannelConnectivity.READY:
+            await asyncio.wait_for(channel.channel_ready(), _CONNECT_S)
+    except (TimeoutError, grpc.aio.UsageError):  # the latter: closed meanwhile, since it leads no more
+        raise NoLeader from None
+
+
+def is_forwarded(context: CallContext) -> bool:
     return any(key == FORWARDED_ROLE for key, _ in context.invocation_metadata() or ())
 
 
 def _metadata() -> tuple[tuple[str, str], ...]:
     caller = current_caller()
     return ((FORWARDED_NODE, caller.node_id), (FORWARDED_ROLE, caller.role.value))
-
-
-def _time_left(context: Context) -> float | None:
-    return context.time_remaining()
 
 
 def _said_by_leader(error: grpc.aio.AioRpcError) -> SwarmnetError:

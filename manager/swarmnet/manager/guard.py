@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -44,6 +45,18 @@ class Guard(grpc.aio.ServerInterceptor):
         self._should_renew = should_renew
         self._refused: Counter[str] = Counter() if refused is None else refused
         self._guarded: dict[str, Handler] = {}
+
+    def admit(self, path: str, peer: PeerContext) -> Caller:
+        """Who may call that rpc; Unauthenticated, PermissionDenied."""
+        return self._admit(path, peer)
+
+    def say(self, path: str, error: Exception) -> SwarmnetError:
+        """What the caller is told of an error, which is counted, or logged if it is a defect."""
+        if isinstance(error, SwarmnetError):
+            self._refused[error.reason] += 1
+            return error
+        log.error("call failed", rpc=path, exc_info=error)
+        return _INTERNAL
 
     async def intercept_service(
         self,
@@ -108,16 +121,16 @@ class Guard(grpc.aio.ServerInterceptor):
             context.set_trailing_metadata(((RENEW, "1"),))
 
     async def _end(self, path: str, context: Context, error: Exception) -> NoReturn:
-        if isinstance(error, SwarmnetError):
-            self._refused[error.reason] += 1
-            await refuse(context, error)
-        if not isinstance(error, grpc.aio.AbortError):
-            log.exception("call failed", rpc=path)
-            await refuse(context, _INTERNAL)
+        if isinstance(error, grpc.aio.AbortError):
+            raise error
+        await refuse(context, self.say(path, error))
         raise error
 
 
 async def refuse(context: Context, error: SwarmnetError) -> None:
     """End the call with the error's status, and its reason and hint in the trailer."""
     code = grpc.StatusCode[error.status]
-    await context.abort(code, error.message, ((TRAILER, encode(error)),))
+    try:
+        await context.abort(code, error.message, ((TRAILER, encode(error)),))
+    except grpc.aio.InternalError:  # the call is over: its caller has gone, or its time is
+        raise asyncio.CancelledError from None

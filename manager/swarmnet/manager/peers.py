@@ -8,6 +8,7 @@ from typing import Final
 
 import grpc.aio
 
+from swarmnet.client.pipe import Pipe
 from swarmnet.core.errors import NoLeader, Unavailable
 from swarmnet.manager.ca.credentials import Credentials
 from swarmnet.manager.raft.member import Member
@@ -29,6 +30,8 @@ class Peers:
         self._channel: grpc.aio.Channel | None = None
         self._channel_for: tuple[Member, Credentials] | None = None
         self._parting: dict[grpc.aio.Channel, asyncio.Task[None]] = {}
+        self._pipe: Pipe | None = None
+        self._ending: set[asyncio.Task[None]] = set()
 
     def attach(self, raft: RaftNode) -> None:
         self._raft = raft
@@ -87,11 +90,23 @@ class Peers:
             self._channel, self._channel_for = self.dial(leader), wanted
         return self._channel
 
+    def leader_pipe(self) -> Pipe:
+        """For all calls that go to the leader, over its channel; NoLeader when there is none."""
+        if (channel := self.leader_channel()) is None:
+            raise NoLeader
+        if self._pipe is None or self._pipe.ended is not None:
+            self._pipe = Pipe(channel)
+        return self._pipe
+
     def _drop_channel(self, grace_s: float) -> None:
         """It takes no new calls; those under way go on until they end, or for so long."""
         if self._channel is not None:
             self._part_with(self._channel, grace_s)
-        self._channel = None
+        if self._pipe is not None:
+            ending = asyncio.create_task(self._pipe.close(grace_s))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+        self._channel = self._pipe = None
 
     def _drop_all(self) -> None:
         for channel in list(self._parting):
@@ -110,4 +125,4 @@ class Peers:
 
     async def close(self) -> None:
         self._drop_all()
-        await asyncio.gather(*self._parting.values())
+        await asyncio.gather(*self._parting.values(), *self._ending)

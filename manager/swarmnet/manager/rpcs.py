@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
@@ -15,7 +16,7 @@ from swarmnet.api.v1 import ca_pb2, control_pb2, dispatcher_pb2, local_pb2, opti
 
 @dataclass(frozen=True, slots=True)
 class Rpc:
-    """One method of one service. `roles` with nothing set: refused to all."""
+    """One method of one service. `roles` with nothing set: refused to all. `reads`: it changes nothing."""
 
     path: str
     service: str
@@ -23,6 +24,7 @@ class Rpc:
     request: type[Message]
     client_streams: bool
     server_streams: bool
+    reads: bool
     roles: options_pb2.Roles
 
 
@@ -35,6 +37,7 @@ def _rpc(method: MethodDescriptor) -> Rpc:
         request=GetMessageClass(method.input_type),
         client_streams=method.client_streaming,
         server_streams=method.server_streaming,
+        reads=method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS,
         roles=method.GetOptions().Extensions[options_pb2.roles],
     )
 

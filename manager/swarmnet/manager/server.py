@@ -22,6 +22,7 @@ from swarmnet.manager.forward import Gateway, Swarm
 from swarmnet.manager.guard import Guard
 from swarmnet.manager.identity import Caller
 from swarmnet.manager.limiter import RateLimiter
+from swarmnet.manager.pipeline import PipelineHandler, Pipelines
 from swarmnet.manager.tls import SERVER_OPTIONS, bootstrap_server, nodes_server
 
 
@@ -57,12 +58,14 @@ async def make_nodes_server(
     cluster_id: str,
     credentials: Callable[[], Credentials],
     gateway: Callable[[], Swarm],
+    *,
     refused: Counter[str],
+    pipelines: Pipelines,
 ) -> grpc.aio.Server:
     """Bound and not started: Raft's servicer is still to be added. `refused` counts errors by reason."""
     admit = _known(nodes_door(cluster_id), gateway)
     guard = Guard(admit, refused, renewal_due(credentials))
-    server = await _server(guard, gateway, AT_NODES, (CONTROL, DISPATCHER, AUTHORITY, RAFT))
+    server = await _server(guard, gateway, pipelines, AT_NODES, (CONTROL, DISPATCHER, AUTHORITY, RAFT))
     _bind(address, lambda: server.add_secure_port(address, nodes_server(credentials)))
     return server
 
@@ -100,9 +103,11 @@ async def make_bootstrap_server(
     return server
 
 
-async def make_socket_server(path: Path, gateway: Callable[[], Swarm]) -> grpc.aio.Server:
+async def make_socket_server(
+    path: Path, gateway: Callable[[], Swarm], pipelines: Pipelines
+) -> grpc.aio.Server:
     """Bound, readable by root only, and not started: the Local servicer is still to be added."""
-    server = await _server(Guard(local_door), gateway, AT_SOCKET, (CONTROL, AUTHORITY, LOCAL))
+    server = await _server(Guard(local_door), gateway, pipelines, AT_SOCKET, (CONTROL, AUTHORITY, LOCAL))
     before = os.umask(0o177)
     try:
         _bind(str(path), lambda: server.add_insecure_port(f"unix:{path}"))
@@ -112,10 +117,15 @@ async def make_socket_server(path: Path, gateway: Callable[[], Swarm]) -> grpc.a
 
 
 async def _server(
-    guard: Guard, gateway: Callable[[], Swarm], forwarded: frozenset[str], reflected: Sequence[str]
+    guard: Guard,
+    swarm: Callable[[], Swarm],
+    pipelines: Pipelines,
+    forwarded: frozenset[str],
+    reflected: Sequence[str],
 ) -> grpc.aio.Server:
+    gateway = Gateway(swarm, forwarded, frozenset({RAFT_STATUS}))
     server = grpc.aio.server(
-        handlers=(Gateway(gateway, forwarded, frozenset({RAFT_STATUS})),),
+        handlers=(PipelineHandler(guard, gateway, pipelines), gateway),
         interceptors=(guard,),
         options=SERVER_OPTIONS,
     )

@@ -32,6 +32,8 @@ class ControlStub:
 
     Errors carry a gRPC status code and, in google.rpc.Status details, an ErrorInfo with domain "swarmnet", a stable
     `reason` (core/errors.py) and metadata "hint": what to do next.
+
+    What only reads is marked as such (idempotency_level): it may be asked again after any failure.
     """
 
     def __init__(self, channel):
@@ -210,6 +212,11 @@ class ControlStub:
                 request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.BackupRequest.SerializeToString,
                 response_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.BackupPiece.FromString,
                 _registered_method=True)
+        self.Pipeline = channel.stream_stream(
+                '/swarmnet.api.v1.Control/Pipeline',
+                request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.PipelineRequest.SerializeToString,
+                response_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.PipelineResponse.FromString,
+                _registered_method=True)
         self.Watch = channel.unary_stream(
                 '/swarmnet.api.v1.Control/Watch',
                 request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.WatchRequest.SerializeToString,
@@ -223,6 +230,8 @@ class ControlServicer:
 
     Errors carry a gRPC status code and, in google.rpc.Status details, an ErrorInfo with domain "swarmnet", a stable
     `reason` (core/errors.py) and metadata "hint": what to do next.
+
+    What only reads is marked as such (idempotency_level): it may be asked again after any failure.
     """
 
     def GetCluster(self, request, context):
@@ -466,6 +475,21 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Pipeline(self, request_iterator, context):
+        """Many calls over one stream, at a fraction of what each costs by itself: any rpc of this service that has one
+        request and one answer may be called through it. Each call is admitted, forwarded, bounded and refused as it
+        would be by itself. Calls of a stream run at once, and are answered in the order they are done.
+
+        A manager works on 1,024 calls of a stream at once and reads no further meanwhile. What is wrong with one call is
+        its own answer. A message that cannot be read, or an id that is still in use, ends the stream as INVALID_ARGUMENT,
+        once all calls before it are answered. A manager that stops answers what it can, says OUTCOME_UNKNOWN of what
+        it had begun and may have changed something, and ends the stream as UNAVAILABLE. A client that goes away waits
+        for nothing any more; what was proposed for it by then takes effect.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Watch(self, request, context):
         """Every change from now on, of the kinds asked for (all if none). After a break, list again.
         """
@@ -646,6 +670,11 @@ def add_ControlServicer_to_server(servicer, server):
                     request_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.BackupRequest.FromString,
                     response_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.BackupPiece.SerializeToString,
             ),
+            'Pipeline': grpc.stream_stream_rpc_method_handler(
+                    servicer.Pipeline,
+                    request_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.PipelineRequest.FromString,
+                    response_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.PipelineResponse.SerializeToString,
+            ),
             'Watch': grpc.unary_stream_rpc_method_handler(
                     servicer.Watch,
                     request_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.WatchRequest.FromString,
@@ -665,6 +694,8 @@ class Control:
 
     Errors carry a gRPC status code and, in google.rpc.Status details, an ErrorInfo with domain "swarmnet", a stable
     `reason` (core/errors.py) and metadata "hint": what to do next.
+
+    What only reads is marked as such (idempotency_level): it may be asked again after any failure.
     """
 
     @staticmethod
@@ -1575,6 +1606,33 @@ class Control:
             '/swarmnet.api.v1.Control/Backup',
             swarmnet_dot_api_dot_v1_dot_control__pb2.BackupRequest.SerializeToString,
             swarmnet_dot_api_dot_v1_dot_control__pb2.BackupPiece.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pipeline(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/swarmnet.api.v1.Control/Pipeline',
+            swarmnet_dot_api_dot_v1_dot_control__pb2.PipelineRequest.SerializeToString,
+            swarmnet_dot_api_dot_v1_dot_control__pb2.PipelineResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,6 +33,8 @@ class ControlStub:
 
     Errors carry a gRPC status code and, in google.rpc.Status details, an ErrorInfo with domain "swarmnet", a stable
     `reason` (core/errors.py) and metadata "hint": what to do next.
+
+    What only reads is marked as such (idempotency_level): it may be asked again after any failure.
     """
 
     @_typing.overload
@@ -121,6 +123,17 @@ class ControlStub:
     """The replicated state as of one moment after the call, as a file in the format of backup.proto, in pieces. It is
     sealed with the key that the caller chose; the file is whole once `last` was received.
     """
+    Pipeline: _grpc.StreamStreamMultiCallable[_control_pb2.PipelineRequest, _control_pb2.PipelineResponse]
+    """Many calls over one stream, at a fraction of what each costs by itself: any rpc of this service that has one
+    request and one answer may be called through it. Each call is admitted, forwarded, bounded and refused as it
+    would be by itself. Calls of a stream run at once, and are answered in the order they are done.
+
+    A manager works on 1,024 calls of a stream at once and reads no further meanwhile. What is wrong with one call is
+    its own answer. A message that cannot be read, or an id that is still in use, ends the stream as INVALID_ARGUMENT,
+    once all calls before it are answered. A manager that stops answers what it can, says OUTCOME_UNKNOWN of what
+    it had begun and may have changed something, and ends the stream as UNAVAILABLE. A client that goes away waits
+    for nothing any more; what was proposed for it by then takes effect.
+    """
     Watch: _grpc.UnaryStreamMultiCallable[_control_pb2.WatchRequest, _control_pb2.WatchEvent]
     """Every change from now on, of the kinds asked for (all if none). After a break, list again."""
 
@@ -131,6 +144,8 @@ class ControlAsyncStub(ControlStub):
 
     Errors carry a gRPC status code and, in google.rpc.Status details, an ErrorInfo with domain "swarmnet", a stable
     `reason` (core/errors.py) and metadata "hint": what to do next.
+
+    What only reads is marked as such (idempotency_level): it may be asked again after any failure.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -216,6 +231,17 @@ class ControlAsyncStub(ControlStub):
     """The replicated state as of one moment after the call, as a file in the format of backup.proto, in pieces. It is
     sealed with the key that the caller chose; the file is whole once `last` was received.
     """
+    Pipeline: _aio.StreamStreamMultiCallable[_control_pb2.PipelineRequest, _control_pb2.PipelineResponse]  # type: ignore[assignment]
+    """Many calls over one stream, at a fraction of what each costs by itself: any rpc of this service that has one
+    request and one answer may be called through it. Each call is admitted, forwarded, bounded and refused as it
+    would be by itself. Calls of a stream run at once, and are answered in the order they are done.
+
+    A manager works on 1,024 calls of a stream at once and reads no further meanwhile. What is wrong with one call is
+    its own answer. A message that cannot be read, or an id that is still in use, ends the stream as INVALID_ARGUMENT,
+    once all calls before it are answered. A manager that stops answers what it can, says OUTCOME_UNKNOWN of what
+    it had begun and may have changed something, and ends the stream as UNAVAILABLE. A client that goes away waits
+    for nothing any more; what was proposed for it by then takes effect.
+    """
     Watch: _aio.UnaryStreamMultiCallable[_control_pb2.WatchRequest, _control_pb2.WatchEvent]  # type: ignore[assignment]
     """Every change from now on, of the kinds asked for (all if none). After a break, list again."""
 
@@ -225,6 +251,8 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
 
     Errors carry a gRPC status code and, in google.rpc.Status details, an ErrorInfo with domain "swarmnet", a stable
     `reason` (core/errors.py) and metadata "hint": what to do next.
+
+    What only reads is marked as such (idempotency_level): it may be asked again after any failure.
     """
 
     @_abc_1.abstractmethod
@@ -511,6 +539,23 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_control_pb2.BackupPiece], _abc.AsyncIterator[_control_pb2.BackupPiece]]:
         """The replicated state as of one moment after the call, as a file in the format of backup.proto, in pieces. It is
         sealed with the key that the caller chose; the file is whole once `last` was received.
+        """
+
+    @_abc_1.abstractmethod
+    def Pipeline(
+        self,
+        request_iterator: _MaybeAsyncIterator[_control_pb2.PipelineRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_control_pb2.PipelineResponse], _abc.AsyncIterator[_control_pb2.PipelineResponse]]:
+        """Many calls over one stream, at a fraction of what each costs by itself: any rpc of this service that has one
+        request and one answer may be called through it. Each call is admitted, forwarded, bounded and refused as it
+        would be by itself. Calls of a stream run at once, and are answered in the order they are done.
+
+        A manager works on 1,024 calls of a stream at once and reads no further meanwhile. What is wrong with one call is
+        its own answer. A message that cannot be read, or an id that is still in use, ends the stream as INVALID_ARGUMENT,
+        once all calls before it are answered. A manager that stops answers what it can, says OUTCOME_UNKNOWN of what
+        it had begun and may have changed something, and ends the stream as UNAVAILABLE. A client that goes away waits
+        for nothing any more; what was proposed for it by then takes effect.
         """
 
     @_abc_1.abstractmethod
