@@ -3,8 +3,9 @@
     python -m bench.raft [--quick] [--rounds 5] [--seconds 3] [--kills 100] [--only writes|reads|failover]
 
 Both clusters run on loopback with mutual TLS, on the same disk, synced before anything is acknowledged; the
-load is that of one client process, for both the same (raft_load.py). They take turns, so that what else the
-machine does meets both. Each figure is one JSON line; a missed reach says "ok": false.
+load is that of one client process, for both the same (raft_load.py): of ours through its client for programs,
+which has one stream for all calls, and beside it with one rpc a call ("unary"). They take turns, so that what
+else the machine does meets both. Each figure is one JSON line; a missed reach says "ok": false.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import argparse
 import asyncio
 import tempfile
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -34,6 +35,7 @@ REACH: Final = {
     "leader killed until the next write, longest": Reach(1.5, of="max"),
 }
 
+Clusters: TypeAlias = tuple[Swarmnet, Cluster]
 Figures: TypeAlias = dict[tuple[str, str], tuple[list[float], list[float]]]
 """(case, unit) -> the values of swarmnet, those of etcd."""
 
@@ -49,16 +51,21 @@ class Plan:
             raise ValueError("a plan needs rounds, seconds and kills")
 
 
-async def compare_load(clusters: Sequence[Cluster], what: str, plan: Plan) -> Figures:
-    """`what`: writer or reader."""
-    clients = [cluster.client(await cluster.leader()) for cluster in clusters]
+async def compare_load(clusters: Clusters, what: str, plan: Plan) -> Figures:
+    """`what`: writer or reader. Ours through the client for programs; and, as cases of their own, each call
+    by itself."""
+    ours, peer = clusters
+    leader = await ours.leader()
+    piped, unary = ours.client(leader), ours.unary_client(leader)
+    other = peer.client(await peer.leader())
     figures: Figures = defaultdict(lambda: ([], []))
     for _ in range(plan.rounds):
         for tasks in TASKS:
-            for side, client in enumerate(clients):
-                found = await load(_call(client, what), tasks, plan.seconds)
-                _note(figures, f"{tasks} {what}{'s' * (tasks > 1)}", found, side)
-    for client in clients:
+            case = f"{tasks} {what}{'s' * (tasks > 1)}"
+            found = [await load(_call(each, what), tasks, plan.seconds) for each in (piped, other, unary)]
+            _note(figures, case, found[0], found[1])
+            _note(figures, f"{case}, unary", found[2], found[1])
+    for client in (piped, unary, other):
         await client.close()
     return figures
 
@@ -67,13 +74,14 @@ def _call(client: Client, what: str) -> Callable[[int, str], Awaitable[object]]:
     return client.write if what == "writer" else lambda key, _: client.read(key)
 
 
-def _note(figures: Figures, case: str, found: Load, side: int) -> None:
-    figures[f"{case}, rate", "calls/s"][side].append(found.per_s)
-    figures[f"{case}, p50", "ms"][side].append(found.p50_ms)
-    figures[f"{case}, p99", "ms"][side].append(found.p99_ms)
+def _note(figures: Figures, case: str, *sides: Load) -> None:
+    for side, found in enumerate(sides):
+        figures[f"{case}, rate", "calls/s"][side].append(found.per_s)
+        figures[f"{case}, p50", "ms"][side].append(found.p50_ms)
+        figures[f"{case}, p99", "ms"][side].append(found.p99_ms)
 
 
-async def compare_failover(clusters: Sequence[Cluster], plan: Plan) -> Figures:
+async def compare_failover(clusters: Clusters, plan: Plan) -> Figures:
     """Five kills of ours for one of etcd's, which takes longer."""
     taken: tuple[list[float], list[float]] = ([], [])
     for number in range(plan.kills):
@@ -92,7 +100,7 @@ def tell(figures: Figures, peer_name: str) -> None:
 async def measure(plan: Plan, only: str) -> None:
     (ROOT / "out").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=ROOT / "out", prefix="bench-raft-") as folder:
-        clusters: tuple[Cluster, Cluster] = Swarmnet(Path(folder) / "swarmnet"), Etcd(Path(folder) / "etcd")
+        clusters: Clusters = Swarmnet(Path(folder) / "swarmnet"), Etcd(Path(folder) / "etcd")
         try:
             for cluster in clusters:
                 await cluster.start()

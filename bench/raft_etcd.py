@@ -92,6 +92,8 @@ class Etcd:
     def client(self, member: int) -> EtcdClient:
         return EtcdClient(self._folder, self._ports[member])
 
+    unary_client = client
+
     async def kill(self, member: int) -> None:
         process = self._processes.pop(member)
         process.send_signal(signal.SIGKILL)

@@ -52,7 +52,11 @@ class Cluster(Protocol):
 
     async def leader(self) -> int: ...
 
-    def client(self, member: int) -> Client: ...
+    def client(self, member: int) -> Client:
+        """As its users call it who have much to do."""
+
+    def unary_client(self, member: int) -> Client:
+        """Each call by itself. What it raises is grpc's own."""
 
     async def kill(self, member: int) -> None:
         """SIGKILL."""
@@ -96,7 +100,7 @@ async def load(call: Callable[[int, str], Awaitable[object]], tasks: int, second
 async def failover(cluster: Cluster) -> float:
     """Seconds from SIGKILL of the leader to the next write that a survivor accepts. All three run then."""
     leader = await cluster.leader()
-    survivors = [cluster.client(member) for member in range(MEMBERS) if member != leader]
+    survivors = [cluster.unary_client(member) for member in range(MEMBERS) if member != leader]
     for client in survivors:
         await client.write(0, "before")
     await asyncio.sleep(random.uniform(0, 0.2))  # not in step with any heartbeat

@@ -10,12 +10,33 @@ from bench.raft_load import KEYS, MEMBERS
 from tests.e2e.manager_process import Manager, eventually
 
 from swarmnet.api.v1 import ca_pb2, ca_pb2_grpc, control_pb2, control_pb2_grpc
+from swarmnet.client.client import Client, Identity
 from swarmnet.manager.ca.authority import new_key, private_pem, signing_request
 from swarmnet.manager.ca.credentials import Credentials
 from swarmnet.manager.tls import node_channel
 
 
 class SwarmnetClient:
+    """As programs do it: all calls over one stream."""
+
+    def __init__(self, credentials: Credentials, address: str) -> None:
+        identity = Identity(credentials.root_pem, credentials.certificate_pem, credentials.key)
+        self._swarm = Client([address], identity)
+
+    async def write(self, key: int, value: str, timeout_s: float | None = None) -> None:
+        request = control_pb2.UpdateConfigRequest(ref=_name(key), labels={"value": value})
+        await self._swarm.UpdateConfig(request, timeout_s)
+
+    async def read(self, key: int) -> str:
+        return (await self._swarm.GetConfig(control_pb2.GetRequest(ref=_name(key)))).labels["value"]
+
+    async def close(self) -> None:
+        await self._swarm.close()
+
+
+class UnaryClient:
+    """As gRPC's own stubs do it: each call by itself."""
+
     def __init__(self, credentials: Credentials, address: str) -> None:
         self._channel = node_channel(credentials, address)
         self._control = control_pb2_grpc.ControlStub(self._channel)
@@ -48,7 +69,7 @@ class Swarmnet:
         token = (await first.tokens()).manager
         for each in others:
             await each.join(token, first.bootstrap)
-        self._credentials = await _issued(first)
+        self._credentials = await _issue(first)
         await eventually(self._healthy)
         async with grpc.aio.insecure_channel(first.socket) as channel:
             control = control_pb2_grpc.ControlStub(channel)
@@ -64,8 +85,14 @@ class Swarmnet:
         return [each.address for each in self._managers].index(leader)
 
     def client(self, member: int) -> SwarmnetClient:
+        return SwarmnetClient(self._issued(), self._managers[member].address)
+
+    def unary_client(self, member: int) -> UnaryClient:
+        return UnaryClient(self._issued(), self._managers[member].address)
+
+    def _issued(self) -> Credentials:
         assert self._credentials is not None, "not started"
-        return SwarmnetClient(self._credentials, self._managers[member].address)
+        return self._credentials
 
     async def kill(self, member: int) -> None:
         await self._managers[member].stop(signal.SIGKILL)
@@ -93,7 +120,7 @@ def _name(key: int) -> str:
     return f"bench-{key:03}"
 
 
-async def _issued(manager: Manager) -> Credentials:
+async def _issue(manager: Manager) -> Credentials:
     """A client's certificate, as `swarmnet swarm credentials` gets one."""
     key = new_key()
     request = ca_pb2.RenewCertificateRequest(csr_pem=signing_request(key).decode())
