@@ -136,8 +136,8 @@ class _SteppedEngine(Engine):
             run_aside=process.run_aside,
         )
 
-    def post(self, act: Callable[[], None]) -> None:
-        self._posted.append(act)
+    def post(self, *acts: Callable[[], None]) -> None:
+        self._posted.extend(acts)
         self._process.wake()
 
     def _to_loop(self, act: Callable[[], None]) -> None:

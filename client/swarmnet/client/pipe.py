@@ -14,6 +14,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from swarmnet.api.v1 import control_pb2 as control
+from swarmnet.client.deadlines import Deadlines
 from swarmnet.client.outbox import Outbox
 from swarmnet.core.errors import (
     Internal,
@@ -48,6 +49,7 @@ class Pipe:
         self._stream: Any = open_stream()
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
         self._outbox = Outbox(control.PipelineRequest)
+        self._deadlines = Deadlines(self._overdue)
         self._number = 0
         self._closing = False
         self.ended: SwarmnetError | None = None
@@ -73,11 +75,11 @@ class Pipe:
         self._add(number, method, request, timeout_s, forwarded)
         if timeout_s is None:
             return await answer
-        overdue = asyncio.get_running_loop().call_later(timeout_s + _LATE_S, self._overdue, number, method)
+        self._deadlines.add(number, timeout_s + _LATE_S)
         try:
             return await answer
         finally:
-            overdue.cancel()
+            self._deadlines.discard(number)
 
     async def close(self, grace_s: float = 1.0) -> None:
         """Wait for what is under way that long, then end the stream."""
@@ -106,10 +108,10 @@ class Pipe:
             id=number, method=method, request=request, timeout_ms=timeout_ms, forwarded=forwarded
         )
 
-    def _overdue(self, number: int, method: str) -> None:
+    def _overdue(self, number: int) -> None:
         """The manager, which knows the deadline, would have said so: it is gone, or hangs."""
         if (answer := self._waiting.pop(number, None)) is not None and not answer.done():
-            answer.set_exception(Lost(f"the manager did not answer {method} in time"))
+            answer.set_exception(Lost("the manager did not answer in time"))
 
     async def _write(self) -> None:
         try:
@@ -149,6 +151,7 @@ class Pipe:
     def _end(self, why: SwarmnetError) -> None:
         self.ended = why
         self._writing.cancel()
+        self._deadlines.close()
         unsent = {each.id for message in self._outbox.left() for each in message.calls}
         waiting, self._waiting = self._waiting, {}
         for number, answer in waiting.items():

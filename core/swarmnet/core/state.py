@@ -260,12 +260,13 @@ class Transaction:
     def named(self, kind: type[M], name: str) -> list[M]:
         """Every object with that name, without a precondition. Only for kinds that have names."""
         name_of = _NAME[TABLES[kind]]
-        return [
-            each for each in self._as_changed(kind, self._state.named(kind, name)) if name_of(each) == name
-        ]
+        found = self._as_changed(kind, self._state.named(kind, name))
+        return [each for each in found if name_of(each) == name] if self._changes else found
 
     def _as_changed(self, kind: type[M], stored: Iterable[M]) -> list[M]:
         """What is stored and not changed here, and all of the kind that is put here."""
+        if not self._changes:
+            return list(stored)
         table = TABLES[kind]
         mine = {id_: c for (name, id_), c in self._changes.items() if name == table}
         found = [each for each in stored if each.meta.id not in mine]

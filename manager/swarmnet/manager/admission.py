@@ -107,7 +107,9 @@ def _check_version(facts: Mapping[str, Iterable[bytes]]) -> None:
 
 
 def _forwarded(peer: Caller, context: PeerContext) -> Caller:
-    metadata = dict(context.invocation_metadata() or ())
+    if not (given := context.invocation_metadata()):
+        return peer
+    metadata = dict(given)
     if FORWARDED_ROLE not in metadata:
         return peer
     if peer.role is not CallerRole.MANAGER:

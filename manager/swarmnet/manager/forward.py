@@ -91,17 +91,25 @@ class Gateway(grpc.GenericRpcHandler):
 
     async def unary(self, rpc: Rpc, raw: bytes, context: CallContext) -> bytes:
         """Answer one request, encoded, with the encoded answer."""
+        try:
+            return await self._attempt(rpc, raw, context)
+        except (NotLeader, NoLeader):
+            if is_forwarded(context):
+                raise
         deadline = asyncio.get_running_loop().time() + LEADER_WAIT_S
         while True:
-            try:
-                if (channel := await self._leader(rpc, context)) is None:
-                    behaviour = getattr(self._swarm().servicer(rpc.service), rpc.name)
-                    return _encoded(await behaviour(_decoded(rpc, raw), context))
-                return await self._forwarded(rpc, channel, raw, context)
-            except (NotLeader, NoLeader):
-                if is_forwarded(context) or asyncio.get_running_loop().time() > deadline:
-                    raise
             await asyncio.sleep(_PAUSE_S)
+            try:
+                return await self._attempt(rpc, raw, context)
+            except (NotLeader, NoLeader):
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+
+    async def _attempt(self, rpc: Rpc, raw: bytes, context: CallContext) -> bytes:
+        if (channel := await self._leader(rpc, context)) is not None:
+            return await self._forwarded(rpc, channel, raw, context)
+        behaviour = getattr(self._swarm().servicer(rpc.service), rpc.name)
+        return _encoded(await behaviour(_decoded(rpc, raw), context))
 
     async def _leader(self, rpc: Rpc, context: CallContext) -> grpc.aio.Channel | None:
         """None: it is this manager, and it may answer. NoLeader, NotLeader: ask again in a moment."""

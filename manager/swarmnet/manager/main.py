@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import Final
 
 from swarmnet.core import logs
 from swarmnet.core.errors import FailedPrecondition, SwarmnetError
 from swarmnet.core.limits import BOOTSTRAP_PORT, MANAGER_PORT, METRICS_PORT, RAFT_PORT
 from swarmnet.manager.settings import Settings, checked_host, checked_loopback, detect_address, with_port
+
+_GARBAGE_OBJECTS: Final = 20_000
+"""More of them than went before the collector looks at the young ones: calls in progress are far fewer."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,6 +86,13 @@ def prepare_grpc() -> None:
     os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-RSA-AES256-GCM-SHA384"
 
 
+def _collect_garbage_seldom() -> None:
+    """Nearly all that a call makes is freed without the collector, which would look at the calls in progress
+    and the whole state again and again: a tenth of the time of a busy leader."""
+    gc.freeze()
+    gc.set_threshold(_GARBAGE_OBJECTS, 20, 20)
+
+
 async def _serve(settings: Settings) -> None:
     """Until SIGTERM or SIGINT, or until something in it fails."""
     from swarmnet.manager.daemon import Daemon
@@ -93,6 +105,7 @@ async def _serve(settings: Settings) -> None:
     stopping = asyncio.create_task(stopped.wait())
     try:
         await daemon.start()
+        _collect_garbage_seldom()
         await asyncio.wait((stopping, daemon.failed), return_when=asyncio.FIRST_COMPLETED)
         if daemon.failed.done():
             await daemon.failed

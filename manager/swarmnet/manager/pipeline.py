@@ -16,6 +16,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from swarmnet.api.v1 import control_pb2 as control
+from swarmnet.client.deadlines import Deadlines
 from swarmnet.client.outbox import Outbox
 from swarmnet.core.errors import (
     DeadlineExceeded,
@@ -98,7 +99,7 @@ class _Call:
     def __init__(self, peer: _Peer, asked: control.PipelineCall) -> None:
         self.id = asked.id
         self.rpc: Rpc | None = _CALLABLE.get(asked.method)
-        self.path = f"/{_SERVICE}/{asked.method}"
+        self.method = asked.method
         self.request = asked.request
         self.timeout_s = asked.timeout_ms / 1e3 if asked.timeout_ms else None
         self.overdue = False
@@ -109,6 +110,10 @@ class _Call:
         if asked.HasField("forwarded"):
             whom = asked.forwarded
             self._metadata = ((FORWARDED_NODE, whom.node_id), (FORWARDED_ROLE, whom.role))
+
+    @property
+    def path(self) -> str:
+        return f"/{_SERVICE}/{self.method}"
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
         return self._peer.facts
@@ -135,6 +140,7 @@ class _Stream:
         self._unwritten = 0
         """Calls that are not answered, or whose answers are not written yet."""
         self._fewer = asyncio.Event()
+        self._deadlines = Deadlines(self._expire)
         self._outbox = Outbox(control.PipelineResponse)
         self._stop = asyncio.Event()
         self._grace_s = 0.0
@@ -165,6 +171,7 @@ class _Stream:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._deadlines.close()
             self._ended.set()
 
     async def _wind_up(self) -> None:
@@ -213,9 +220,8 @@ class _Stream:
         self._tasks[call.id] = asyncio.create_task(self._run(call))
 
     async def _run(self, call: _Call) -> None:
-        overdue = None
         if call.timeout_s is not None:
-            overdue = asyncio.get_running_loop().call_later(call.timeout_s, self._expire, call)
+            self._deadlines.add(call, call.timeout_s)
         try:
             self._answer(call, response=await self._response(call))
         except asyncio.CancelledError:
@@ -226,8 +232,7 @@ class _Stream:
             self._answer(call, error=encode(self._guard.say(call.path, error)))
         finally:
             del self._tasks[call.id]
-            if overdue is not None:
-                overdue.cancel()
+            self._deadlines.discard(call)
 
     async def _response(self, call: _Call) -> bytes:
         if (rpc := call.rpc) is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, Protocol, TypeVar
 
@@ -39,7 +39,9 @@ class Subscription:
         self._wake = asyncio.Event()
         self._lost = False
 
-    def offer(self, events: Iterable[Event]) -> None:
+    def offer(self, events: Collection[Event]) -> None:
+        if len(events) == 1 and next(iter(events)).kind not in self._kinds:
+            return
         mine = [event for event in events if event.kind in self._kinds]
         if not mine:
             return
@@ -87,9 +89,8 @@ class Store:
         self._barrier = SharedBarrier(raft.read_barrier)
 
     def now(self) -> Timestamp:
-        stamp = Timestamp()
-        stamp.FromNanoseconds(int(self._clock() * 1e9))
-        return stamp
+        seconds, nanos = divmod(int(self._clock() * 1e9), 1_000_000_000)
+        return Timestamp(seconds=seconds, nanos=nanos)
 
     # Raft's side
 

@@ -53,7 +53,7 @@ class ConfigNoun(Noun):
             _check_version(config, request.version)
             changed = transaction.edit(config)
             changed.ClearField("labels")
-            changed.labels.update(request.labels)
+            changed.labels.MergeFrom(request.labels)
             transaction.put(changed)
             return control.UpdateConfigResponse(id=config.meta.id)
 

@@ -109,9 +109,9 @@ class Engine:
 
     # Any thread
 
-    def post(self, act: Callable[[], None]) -> None:
-        """Have `act` called on the engine's thread, in order."""
-        self._posted.append(act)
+    def post(self, *acts: Callable[[], None]) -> None:
+        """Have `acts` called on the engine's thread, in order."""
+        self._posted.extend(acts)
         self._pacer.wake()
 
     # The engine's thread

@@ -47,6 +47,7 @@ from swarmnet.manager.raft.pending import Answer, Pending, outcome_of, settle
 from swarmnet.manager.raft.seal import DataKey
 from swarmnet.manager.raft.service import RaftService
 from swarmnet.manager.raft.standing import Standing
+from swarmnet.manager.raft.thread import Turn
 from swarmnet.manager.raft.wire import Wire
 
 log = structlog.get_logger()
@@ -101,6 +102,7 @@ class RaftNode:
         self._pending = Pending()
         self._leader_silent_s = 2 * tuning.election_max_s
         self._engine = Engine(me, stored, self, tuning)
+        self._post = Turn(self._loop, self._engine.post).add
         self._membership = Membership(self._engine, self._pending)
         self._wire = wire
 
@@ -205,7 +207,7 @@ class RaftNode:
     async def standing(self) -> Standing:
         """Where Raft stands here. Unavailable when its thread does not answer: a disk that hangs, say."""
         answer: Answer = asyncio.get_running_loop().create_future()
-        self._engine.post(partial(self._engine.tell_standing, partial(settle, answer)))
+        self._post(partial(self._engine.tell_standing, partial(settle, answer)))
         try:
             async with asyncio.timeout(_STANDING_S):
                 standing = await answer
@@ -256,14 +258,14 @@ class RaftNode:
             )
         self._check_leads()
         answer = self._pending.expect()
-        self._engine.post(partial(self._engine.propose, command, partial(self._answer, answer)))
+        self._post(partial(self._engine.propose, command, partial(self._answer, answer)))
         return await outcome_of(answer, timeout_s)
 
     async def read_barrier(self, timeout_s: float = 5.0) -> None:
         """After this, the state machine has all that was committed before the call. NotLeader, NoLeader."""
         self._check_leads()
         answer = self._pending.expect()
-        self._engine.post(partial(self._engine.read, partial(_answer_reader, answer)))
+        self._post(partial(self._engine.read, partial(_answer_reader, answer)))
         try:
             async with asyncio.timeout(timeout_s):
                 await answer
@@ -290,8 +292,7 @@ class RaftNode:
             await self._wire.check(member)
             await self._membership.begin(Change(remove=False, member=member))
         answer = self._pending.expect()
-        told = partial(settle, answer)
-        self._engine.post(partial(self._engine.tell_admission, member.node_id, told))
+        self._post(partial(self._engine.tell_admission, member.node_id, partial(settle, answer)))
         at = await outcome_of(answer, _STANDING_S)
         assert isinstance(at, LogEnd)
         return Joined(tuple({**self._members, member.node_id: member}.values()), at)
@@ -310,7 +311,7 @@ class RaftNode:
                 hint="Its state would be lost: use `swarmnet swarm leave --force` to dissolve the swarm.",
             )
         if node_id == self._me.node_id:
-            self._engine.post(self._engine.transfer)
+            self._post(self._engine.transfer)
             raise NotLeader("this manager leads, and is handing over", hint="Ask again in a moment.")
         await self._membership.make(Change(remove=True, member=self._members[node_id]))
 
@@ -441,7 +442,7 @@ class RaftNode:
 
     async def _hand_over(self, node_id: str | None, timeout_s: float) -> bool:
         """Whether another manager leads now."""
-        self._engine.post(partial(self._engine.transfer, node_id))
+        self._post(partial(self._engine.transfer, node_id))
         try:
             async with asyncio.timeout(timeout_s):
                 await self._succeeded.wait()

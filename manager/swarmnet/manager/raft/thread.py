@@ -66,6 +66,24 @@ class Unpaced:
     def stop(self) -> None: ...
 
 
+class Turn:
+    """Gathers what is asked for in a turn of an event loop; hands it on at its end, for one step of Raft."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, hand_on: Callable[..., None]) -> None:
+        self._loop = loop
+        self._hand_on = hand_on
+        self._acts: list[Callable[[], None]] = []
+
+    def add(self, act: Callable[[], None]) -> None:
+        if not self._acts:
+            self._loop.call_soon(self._end)
+        self._acts.append(act)
+
+    def _end(self) -> None:
+        acts, self._acts = self._acts, []
+        self._hand_on(*acts)
+
+
 class Pacer:
     """Calls `step` once for all that came in meanwhile, and again after the seconds that it returns."""
 
