@@ -23,7 +23,7 @@ from tests.chaos.faults import KINDS
 from tests.chaos.linearizability import Operation, Read, violation
 from tests.chaos.machine import machines_of
 from tests.chaos.nemesis import Nemesis, some_storm
-from tests.chaos.register import Refused, Registers, Unknown, Versioned
+from tests.chaos.register import PipelinedRegisters, Refused, Registers, Unknown, Versioned
 from tests.chaos.workload import CLIENTS, Client, Keys, Notes
 
 from swarmnet.cli.lab import cluster
@@ -69,14 +69,19 @@ class Experiment:
         self._nemesis = Nemesis(self._choose, self._machines, KINDS)
         self._notes = Notes()
         self._keys = Keys(self._notes)
-        self._clients = [self._client(f"{seed}c{number}") for number in range(1, CLIENTS + 1)]
+        pipelined = [PipelinedRegisters([each.socket for each in self._machines])]
+        self._clients = [
+            self._client(f"{seed}c{number}", pipelined if number % 2 else self._managers)
+            for number in range(1, CLIENTS + 1)
+        ]
         self._going = asyncio.Event()
         self._work: list[asyncio.Task[None]] = []
         self._checked = 0
         self.summary = Summary(seed, len(self._machines))
 
-    def _client(self, name: str) -> Client:
-        return Client(name, self._managers, self._keys, self._notes, random.Random(self._choose.random()))
+    def _client(self, name: str, managers: Sequence[Registers]) -> Client:
+        """Half of them share one stream."""
+        return Client(name, managers, self._keys, self._notes, random.Random(self._choose.random()))
 
     async def run(self, seconds: float) -> None:
         """Raises Broken at the first thing that does not hold."""

@@ -5,14 +5,17 @@ The value is a label, the version that the managers give each change makes the c
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
-from typing import Final, NamedTuple, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import grpc
 import grpc.aio
 
 from swarmnet.api.v1 import control_pb2 as control
+from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.api.v1.control_pb2_grpc import ControlStub
+from swarmnet.client.client import Client
+from swarmnet.client.pipe import NotSent
 from swarmnet.core.errors import (
     AlreadyExists,
     Conflict,
@@ -32,8 +35,6 @@ _OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 200),
     ("grpc.use_local_subchannel_pool", 1),
 )
-
-ResultT = TypeVar("ResultT")
 
 
 class Refused(Exception):
@@ -65,8 +66,7 @@ class Registers:
         self._control = ControlStub(self._channel)
 
     async def read(self, name: str, timeout_s: float) -> Versioned:
-        request = control.GetRequest(ref=name)
-        config = await _meant(self._control.GetConfig(request, timeout=timeout_s))
+        config: types.Config = await self._ask("GetConfig", control.GetRequest(ref=name), timeout_s)
         return Versioned(config.labels[_LABEL], config.meta.version)
 
     async def create(self, name: str, value: str, request_id: str, timeout_s: float) -> None:
@@ -74,7 +74,7 @@ class Registers:
         request = control.CreateConfigRequest(
             name=name, data=b"-", labels={_LABEL: value}, request_id=request_id
         )
-        await _meant(self._control.CreateConfig(request, timeout=timeout_s))
+        await self._ask("CreateConfig", request, timeout_s)
 
     async def write(
         self, name: str, value: str, request_id: str, timeout_s: float, expected: int = 0
@@ -83,34 +83,47 @@ class Registers:
         request = control.UpdateConfigRequest(
             ref=name, labels={_LABEL: value}, version=expected, request_id=request_id
         )
-        answer = await _meant(self._control.UpdateConfig(request, timeout=timeout_s))
+        answer: control.UpdateConfigResponse = await self._ask("UpdateConfig", request, timeout_s)
         return Versioned(value, answer.version)
 
     async def all(self, timeout_s: float) -> Mapping[str, Versioned]:
-        configs = (await _meant(self._control.ListConfigs(control.ListRequest(), timeout=timeout_s))).configs
-        return {each.name: Versioned(each.labels[_LABEL], each.meta.version) for each in configs}
+        answer: control.ListConfigsResponse = await self._ask("ListConfigs", control.ListRequest(), timeout_s)
+        return {each.name: Versioned(each.labels[_LABEL], each.meta.version) for each in answer.configs}
+
+    async def _ask(self, rpc: str, request: object, timeout_s: float) -> Any:
+        try:
+            return await getattr(self._control, rpc)(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise _meaning(_said(error), f"{error.code().name}: {error.details()}") from None
 
     async def close(self) -> None:
         await self._channel.close()
 
 
-async def _meant(call: Awaitable[ResultT]) -> ResultT:
-    try:
-        return await call
-    except grpc.aio.AioRpcError as error:
-        raise _meaning(error) from None
+class PipelinedRegisters(Registers):
+    """The same over one stream, by the client for programs: it goes from manager to manager by itself."""
+
+    def __init__(self, sockets: Sequence[str]) -> None:
+        self._swarm = Client(sockets)
+
+    async def _ask(self, rpc: str, request: object, timeout_s: float) -> Any:
+        try:
+            return await getattr(self._swarm, rpc)(request, timeout_s)
+        except SwarmnetError as error:
+            raise _meaning(error, str(error)) from None
+
+    async def close(self) -> None:
+        await self._swarm.close()
 
 
-def _meaning(error: grpc.aio.AioRpcError) -> Exception:
-    """What an error promises. Whatever is not one of the managers' own definite answers is Unknown."""
-    said = _said(error)
-    text = f"{error.code().name}: {error.details()}"
+def _meaning(said: SwarmnetError | None, text: str) -> Exception:
+    """What an error promises. Whatever is not a definite answer is Unknown."""
     match said:
         case NotFound():
             return Missing(text)
         case Conflict() | AlreadyExists():
             return Different(text)
-        case NotLeader() | NoLeader() | ResourceExhausted():
+        case NotLeader() | NoLeader() | NotSent() | ResourceExhausted():
             return Refused(text)
     return Unknown(text)
 

@@ -15,9 +15,11 @@ from typing import TypeVar
 
 import grpc.aio
 
-from swarmnet.api.v1 import control_pb2, control_pb2_grpc, local_pb2, local_pb2_grpc
+from swarmnet.api.v1 import ca_pb2, ca_pb2_grpc, control_pb2, control_pb2_grpc, local_pb2, local_pb2_grpc
+from swarmnet.client.client import Identity
 from swarmnet.core.errors import SwarmnetError
 from swarmnet.core.status import TRAILER, decode
+from swarmnet.manager.ca.authority import new_key, private_pem, signing_request
 
 T = TypeVar("T")
 
@@ -99,6 +101,16 @@ class Manager:
         async with grpc.aio.insecure_channel(self.socket) as channel:
             stub = control_pb2_grpc.ControlStub(channel)
             return await answered(stub.GetJoinTokens(control_pb2.GetJoinTokensRequest(), timeout=10))
+
+    async def operator(self) -> Identity:
+        """A client's certificate, as `swarmnet swarm credentials` gets one."""
+        key = new_key()
+        request = ca_pb2.RenewCertificateRequest(csr_pem=signing_request(key).decode())
+        async with grpc.aio.insecure_channel(self.socket) as channel:
+            stub = ca_pb2_grpc.CertificateAuthorityStub(channel)
+            answer = await answered(stub.IssueClientCertificate(request, timeout=10))
+        root, certificate = answer.root_certificate_pem.encode(), answer.certificate_pem.encode()
+        return Identity(root, certificate, private_pem(key))
 
     async def nodes(self) -> list[control_pb2.NodeView]:
         async with grpc.aio.insecure_channel(self.socket) as channel:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from tests.unit.local_raft import LocalRaft, network, put
 
@@ -91,3 +93,27 @@ async def test_what_was_changed_meanwhile_is_decided_anew(raft: LateRaft) -> Non
 
     assert (await raft.here.transact_unconfirmed(decide))[0] == "a"
     assert seen == [False, True]
+
+
+async def test_many_that_want_the_same_at_once_all_get_it(raft: LateRaft) -> None:
+    """As when a program creates many things: each rests on no other name being taken meanwhile."""
+    propose = raft.propose
+
+    async def later(command: bytes, timeout_s: float = 5.0) -> object:
+        await asyncio.sleep(0)
+        return await propose(command, timeout_s)
+
+    raft.propose = later  # type: ignore[method-assign]
+
+    def add(name: str) -> None:
+        def decide(transaction: Transaction) -> None:
+            transaction.all(types.Network)
+            transaction.put(network(name))
+
+        adding.append(asyncio.create_task(raft.here.transact_unconfirmed(decide)))
+
+    adding: list[asyncio.Task[tuple[None, int]]] = []
+    for number in range(60):
+        add(f"n{number}")
+    await asyncio.gather(*adding)
+    assert len(list(raft.here.state.all(types.Network))) == 60

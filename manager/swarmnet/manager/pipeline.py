@@ -42,6 +42,8 @@ _CALLABLE: Final = {
     if rpc.service == _SERVICE and not rpc.client_streams and not rpc.server_streams
 }
 _FLUSH_S: Final = 0.2
+_AT_ONCE: Final = 64
+"""Calls begun in a turn of the event loop: Raft and the followers work on these while the next are begun."""
 _STOPPING: Final = "this manager is stopping"
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -200,9 +202,11 @@ class _Stream:
 
     async def _take(self) -> None:
         while (raw := await self._context.read()) is not grpc.aio.EOF:
-            for asked in _decoded(raw).calls:
+            for number, asked in enumerate(_decoded(raw).calls, start=1):
                 await self._room()
                 self._begin(asked)
+                if number % _AT_ONCE == 0:
+                    await asyncio.sleep(0)
 
     async def _room(self) -> None:
         while self._unwritten >= PIPELINE_CALLS:

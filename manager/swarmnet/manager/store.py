@@ -83,6 +83,7 @@ class Store:
         self._barrier: SharedBarrier | None = None
         self._subscriptions: set[Subscription] = set()
         self._clock = clock
+        self._contended = asyncio.Lock()
 
     def attach(self, raft: Proposer) -> None:
         self._raft = raft
@@ -132,14 +133,21 @@ class Store:
 
     async def transact_at(self, decide: Callable[[Transaction], T], request_id: str = "") -> tuple[T, int]:
         """The same, and the index of the commit: the version of what it wrote; 0 if it changed nothing."""
-        for _ in range(_ATTEMPTS):
-            transaction = Transaction(self.state)
-            result = decide(transaction)
-            if not transaction.changed:
-                return result, 0
-            if (index := await self._commit(transaction, request_id)) is not None:
-                return result, index
+        if (done := await self._attempt(decide, request_id)) is not None:
+            return done
+        async with self._contended:  # one after the other: together they would keep each other from it
+            for _ in range(_ATTEMPTS):
+                if (done := await self._attempt(decide, request_id)) is not None:
+                    return done
         raise Conflict("others kept changing the same objects", hint="Run the command again.")
+
+    async def _attempt(self, decide: Callable[[Transaction], T], request_id: str) -> tuple[T, int] | None:
+        transaction = Transaction(self.state)
+        result = decide(transaction)
+        if not transaction.changed:
+            return result, 0
+        index = await self._commit(transaction, request_id)
+        return None if index is None else (result, index)
 
     async def transact_unconfirmed(
         self, decide: Callable[[Transaction], T], request_id: str = ""
