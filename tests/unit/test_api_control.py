@@ -20,6 +20,7 @@ from swarmnet.core.keys import GOSSIP_SCOPE
 from swarmnet.core.limits import RETIRE_GRACE_S
 from swarmnet.core.secret import SecretBytes
 from swarmnet.manager.control.servicer import Control
+from swarmnet.manager.dispatcher_assignment import heartbeat_period_s
 from swarmnet.manager.entitlement import entitled
 from swarmnet.manager.keymanager import terms_of
 from swarmnet.manager.store import Store
@@ -294,6 +295,18 @@ async def test_the_deadline_can_be_changed_alone(api: Control, swarm: Store) -> 
     answer = await api.UpdateCluster(request, NO_CONTEXT)
     assert answer.cluster.rotation_deadline.seconds == 30
     assert answer.cluster.key_rotation_period.seconds == PERIOD_S
+
+
+async def test_the_heartbeat_period_is_set_alone(api: Control) -> None:
+    request = control.UpdateClusterRequest(heartbeat_period=Duration(seconds=20))
+    assert heartbeat_period_s((await api.UpdateCluster(request, NO_CONTEXT)).cluster) == 20
+
+
+@pytest.mark.parametrize("seconds", [0, 61])
+async def test_a_heartbeat_period_out_of_range_is_refused(api: Control, seconds: int) -> None:
+    request = control.UpdateClusterRequest(heartbeat_period=Duration(seconds=seconds))
+    with pytest.raises(InvalidArgument, match="1 second to 1 minute"):
+        await api.UpdateCluster(request, NO_CONTEXT)
 
 
 async def test_tasks_are_listed_by_service_and_node(api: Control, swarm: Store) -> None:

@@ -67,6 +67,8 @@ CLOCK_SKEW_S: Final = 3600
 
 # Managers and workers.
 HEARTBEAT_PERIOD_S: Final = 5.0
+MIN_HEARTBEAT_PERIOD_S: Final = 1
+MAX_HEARTBEAT_PERIOD_S: Final = 60
 HEARTBEATS_MISSED_DOWN: Final = 3
 MAX_COMMAND_BYTES: Final = 512 * 1024
 """One Raft entry; a larger change is refused before it is proposed."""

@@ -13,10 +13,12 @@ from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core.errors import InvalidArgument
 from swarmnet.core.limits import (
     MAX_CERTIFICATE_LIFETIME_S,
+    MAX_HEARTBEAT_PERIOD_S,
     MAX_KEY_ROTATION_PERIOD_S,
     MAX_RETIRE_GRACE_S,
     MAX_ROTATION_DEADLINE_S,
     MIN_CERTIFICATE_LIFETIME_S,
+    MIN_HEARTBEAT_PERIOD_S,
     MIN_KEY_ROTATION_PERIOD_S,
     MIN_RETIRE_GRACE_S,
     MIN_ROTATION_DEADLINE_S,
@@ -61,6 +63,13 @@ RETIRE_GRACE: Final = DurationSetting(
     MAX_RETIRE_GRACE_S,
     "Use 1 second to 1 hour, such as 10s: no packet is to be on its way longer than that.",
 )
+HEARTBEAT_PERIOD: Final = DurationSetting(
+    "heartbeat_period",
+    "heartbeat period",
+    MIN_HEARTBEAT_PERIOD_S,
+    MAX_HEARTBEAT_PERIOD_S,
+    "Use 1 second to 1 minute, such as 5s: a worker that is silent for three of them is down.",
+)
 CERTIFICATE_LIFETIME: Final = DurationSetting(
     "certificate_lifetime",
     "certificate lifetime",
@@ -72,6 +81,7 @@ _DURATIONS: Final[Mapping[str, DurationSetting]] = {
     "key_rotation_period": KEY_ROTATION_PERIOD,
     "key_rotation_deadline": KEY_ROTATION_DEADLINE,
     "retire_grace": RETIRE_GRACE,
+    "heartbeat_period": HEARTBEAT_PERIOD,
     "certificate_lifetime": CERTIFICATE_LIFETIME,
 }
 """By the field of UpdateClusterRequest."""

@@ -292,6 +292,7 @@ class UpdateClusterRequest(_message.Message):
 
     KEY_ROTATION_PERIOD_FIELD_NUMBER: _builtins.int
     RETIRE_GRACE_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_PERIOD_FIELD_NUMBER: _builtins.int
     KEY_ROTATION_DEADLINE_FIELD_NUMBER: _builtins.int
     CERTIFICATE_LIFETIME_FIELD_NUMBER: _builtins.int
     ENCRYPT_BY_DEFAULT_FIELD_NUMBER: _builtins.int
@@ -310,6 +311,10 @@ class UpdateClusterRequest(_message.Message):
         """1 s to 1 h"""
 
     @_builtins.property
+    def heartbeat_period(self) -> _duration_pb2.Duration:
+        """of workers, 1 s to 1 min"""
+
+    @_builtins.property
     def key_rotation_deadline(self) -> _duration_pb2.Duration:
         """10 s to 1 h"""
 
@@ -322,15 +327,16 @@ class UpdateClusterRequest(_message.Message):
         *,
         key_rotation_period: _duration_pb2.Duration | None = ...,
         retire_grace: _duration_pb2.Duration | None = ...,
+        heartbeat_period: _duration_pb2.Duration | None = ...,
         key_rotation_deadline: _duration_pb2.Duration | None = ...,
         certificate_lifetime: _duration_pb2.Duration | None = ...,
         encrypt_by_default: _builtins.bool | None = ...,
         autolock: _builtins.bool | None = ...,
         rotate_unlock_key: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_autolock", b"_autolock", "_encrypt_by_default", b"_encrypt_by_default", "autolock", b"autolock", "certificate_lifetime", b"certificate_lifetime", "encrypt_by_default", b"encrypt_by_default", "key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period", "retire_grace", b"retire_grace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_autolock", b"_autolock", "_encrypt_by_default", b"_encrypt_by_default", "autolock", b"autolock", "certificate_lifetime", b"certificate_lifetime", "encrypt_by_default", b"encrypt_by_default", "heartbeat_period", b"heartbeat_period", "key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period", "retire_grace", b"retire_grace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_autolock", b"_autolock", "_encrypt_by_default", b"_encrypt_by_default", "autolock", b"autolock", "certificate_lifetime", b"certificate_lifetime", "encrypt_by_default", b"encrypt_by_default", "key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period", "retire_grace", b"retire_grace", "rotate_unlock_key", b"rotate_unlock_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_autolock", b"_autolock", "_encrypt_by_default", b"_encrypt_by_default", "autolock", b"autolock", "certificate_lifetime", b"certificate_lifetime", "encrypt_by_default", b"encrypt_by_default", "heartbeat_period", b"heartbeat_period", "key_rotation_deadline", b"key_rotation_deadline", "key_rotation_period", b"key_rotation_period", "retire_grace", b"retire_grace", "rotate_unlock_key", b"rotate_unlock_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__autolock: _TypeAlias = _typing.Literal["autolock"]  # noqa: Y015
     _WhichOneofArgType__autolock: _TypeAlias = _typing.Literal["_autolock", b"_autolock"]  # noqa: Y015
