@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import struct
 from collections import Counter
@@ -23,6 +24,7 @@ from swarmnet.manager.ca.credentials import Credentials
 from swarmnet.manager.identity import CallerRole
 from swarmnet.manager.peer_tls import PeerSecurity
 from swarmnet.manager.raft.codec import PROBE, encode
+from swarmnet.manager.raft.connection import Connection
 from swarmnet.manager.raft.member import Member
 from swarmnet.manager.raft.wire import Wire
 
@@ -246,3 +248,29 @@ async def test_a_renewed_certificate_is_used_from_the_next_connection_on() -> No
         given = given or [CERTIFICATES[HERE]]
     assert seen[0] != seen[1]
     await wire.close()
+
+
+class _Deaf:
+    def opened(self, connection: Connection) -> None: ...
+    def frame(self, connection: Connection, raw: bytes) -> None: ...
+    def paused(self, connection: Connection) -> None: ...
+    def closed(self, connection: Connection, why: str) -> None: ...
+
+
+async def test_what_is_lost_is_sent_again_at_a_steady_pace() -> None:
+    """Both ends; tcp_thin_linear_timeouts of the kernel's ip-sysctl.rst."""
+    loop = asyncio.get_running_loop()
+    accepted: asyncio.Future[socket.socket] = loop.create_future()
+
+    class Accepted(_Deaf):
+        def opened(self, connection: Connection) -> None:
+            assert connection._transport is not None
+            accepted.set_result(connection._transport.get_extra_info("socket"))
+
+    server = await loop.create_server(lambda: Connection(Accepted()), "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        transport, connection = await loop.create_connection(lambda: Connection(_Deaf()), "127.0.0.1", port)
+        for each in (transport.get_extra_info("socket"), await accepted):
+            assert each.getsockopt(socket.IPPROTO_TCP, 16) == 1
+        connection.abort("done")

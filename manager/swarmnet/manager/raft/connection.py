@@ -21,6 +21,7 @@ MAX_FRAME_BYTES: Final = 4 * 1024 * 1024
 _LENGTH: Final = struct.Struct("<I")
 _SILENT_S: Final = 8
 """A host that takes nothing for so long is gone (tcp(7), TCP_USER_TIMEOUT)."""
+_TCP_THIN_LINEAR_TIMEOUTS: Final = 16  # <linux/tcp.h>; Python does not name it
 
 
 class Handler(Protocol):
@@ -86,6 +87,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        _outlast_loss(transport.get_extra_info("socket"))
         _notice_silence(transport.get_extra_info("socket"))
         self._handler.opened(self)
 
@@ -116,6 +118,13 @@ class Connection(asyncio.Protocol):
             start = end
             take(self, raw)
         del received[:start]
+
+
+def _outlast_loss(connected: socket.socket) -> None:
+    """What is lost is sent again at a steady pace, not after twice as long each time: on a bad network a
+    leader would be missed although its host is there, for want of a few packets in a row.
+    """
+    connected.setsockopt(socket.IPPROTO_TCP, _TCP_THIN_LINEAR_TIMEOUTS, 1)
 
 
 def _notice_silence(connected: socket.socket) -> None:
