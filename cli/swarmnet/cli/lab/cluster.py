@@ -16,9 +16,11 @@ from swarmnet.cli.lab.place import Host, Lab
 from swarmnet.core import status
 from swarmnet.core.errors import SwarmnetError, Unavailable
 
-READY_TIMEOUT_S: Final = 60.0
+READY_TIMEOUT_S: Final = 180.0
 _FIRST_PAUSE_S: Final = 0.01
 _LONGEST_PAUSE_S: Final = 0.2
+_JOINING_AT_ONCE: Final = 3
+"""All hosts share one machine's CPUs: ten joins at once would each take longer than a daemon waits."""
 
 ResultT = TypeVar("ResultT")
 
@@ -39,7 +41,8 @@ async def _form(lab: Lab, join: bool, report: Callable[[str], None]) -> None:
     tokens = await join_tokens(lab, managers[0])
     for host in managers[1:]:
         await join_host(lab, host, tokens.manager, tokens.manager_address)
-    await asyncio.gather(*(join_host(lab, host, tokens.worker, tokens.manager_address) for host in workers))
+    turn = asyncio.Semaphore(_JOINING_AT_ONCE)
+    await asyncio.gather(*(_join_in_turn(turn, lab, host, tokens) for host in workers))
     await all_ready(lab, managers[0], len(managers) + len(workers))
     report(f"one swarm of them, ready, after {_since(started)}")
 
@@ -74,6 +77,13 @@ async def join_host(lab: Lab, host: Host, token: str, address: str) -> local_pb2
     async with _channel(lab, host) as channel:
         request = local_pb2.JoinRequest(token=token, addresses=[address])
         return await _call(LocalStub(channel).Join(request, timeout=60))
+
+
+async def _join_in_turn(
+    turn: asyncio.Semaphore, lab: Lab, host: Host, tokens: control_pb2.GetJoinTokensResponse
+) -> None:
+    async with turn:
+        await join_host(lab, host, tokens.worker, tokens.manager_address)
 
 
 async def all_ready(lab: Lab, host: Host, count: int) -> None:

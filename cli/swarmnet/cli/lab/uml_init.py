@@ -22,7 +22,7 @@ from swarmnet.cli.lab import linux
 
 MODULES: Final = (
     "xfrm_user", "esp4", "gcm", "seqiv", "vxlan", "bridge", "veth", "dummy", "nf_tables",
-    "ip_tables", "iptable_filter", "xt_policy", "xt_tcpudp", "sch_netem", "sch_tbf",
+    "ip_tables", "iptable_filter", "xt_policy", "xt_tcpudp", "sch_netem", "sch_tbf", "sch_prio", "cls_u32",
 )  # fmt: skip
 _CHUNK_BYTES: Final = 65536
 _LAST_OUTPUT_S: Final = 2.0
