@@ -13,15 +13,29 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from swarmnet.core.datapath.layout import Forward, Interface, NetworkLinks
-from swarmnet.core.datapath.xfrm import Policy, Sa
+from swarmnet.core.datapath.xfrm import Direction, Policy, Sa
 from swarmnet.worker.datapath import xfrm
 from swarmnet.worker.datapath.links import NetworkSeen
-from swarmnet.worker.datapath.netlink import Message, NetlinkError
+from swarmnet.worker.datapath.netlink import Message, NetlinkError, attributes
 
 _SELECTOR_BYTES: Final = 56
 _POLICY_BYTES: Final = 168
 _DIRECTION_AT: Final = 160
 _MTU: Final = 1500
+_AEAD: Final = 18
+_REPLAY_ESN: Final = 23
+
+
+def _count_on(sa: bytearray, packets: int, used: dict[bytes, int]) -> None:
+    """What xfrm_replay_overflow_esn does for each packet. AssertionError for a number sent before."""
+    found = attributes(memoryview(sa)[xfrm.SA_INFO_BYTES :])
+    key, numbers = bytes(found[_AEAD]), found[_REPLAY_ESN]
+    low, _, high = struct.unpack_from("=III", numbers, 4)
+    sent = high << 32 | low
+    assert sent >= used.get(key, 0), f"sequence number {sent + 1} comes twice under one key"
+    used[key] = sent + packets
+    struct.pack_into("=I", numbers, 4, used[key] & 0xFFFFFFFF)
+    struct.pack_into("=I", numbers, 12, used[key] >> 32)
 
 
 @dataclass
@@ -29,10 +43,19 @@ class FakeKernel:
     """What survives the worker's process; `wipe` is the host's reboot."""
 
     before: Callable[[str], None] = lambda what: None
-    sas: dict[tuple[bytes, bytes], bytes] = field(default_factory=dict)
+    sas: dict[tuple[bytes, bytes], bytearray] = field(default_factory=dict)
     policies: dict[tuple[int, bytes], bytes] = field(default_factory=dict)
     networks: dict[str, tuple[NetworkLinks, dict[str, Forward]]] = field(default_factory=dict)
     tasks: dict[str, tuple[Interface, ...]] = field(default_factory=dict)
+
+    def transmit(self, packets: int, used: dict[bytes, int]) -> None:
+        """So many packets leave by each policy. `used`: of each key, the last sequence number sent."""
+        for each in self.seen_policies():
+            found = next(
+                (sa for (_, spi), sa in self.sas.items() if each.spi and spi == each.spi.to_bytes(4)), None
+            )
+            if found is not None and each.direction is Direction.OUT:
+                _count_on(found, packets, used)
 
     def wipe(self) -> None:
         for each in (self.sas, self.policies, self.networks, self.tasks):
@@ -44,7 +67,9 @@ class FakeKernel:
         return [self._take(message) for message in messages]
 
     def dump(self, kind: int, body: bytes) -> list[memoryview]:
-        found: Iterable[bytes] = self.sas.values() if kind == xfrm.GET_SA else self.policies.values()
+        found: Iterable[bytes | bytearray] = (
+            self.sas.values() if kind == xfrm.GET_SA else self.policies.values()
+        )
         return [memoryview(each) for each in found]
 
     def _take(self, message: Message) -> NetlinkError | None:
@@ -55,7 +80,7 @@ class FakeKernel:
                 key = (body[56:72], body[72:76])
                 if key in self.sas:
                     return NetlinkError(errno.EEXIST)
-                self.sas[key] = body
+                self.sas[key] = bytearray(body)
             case xfrm.DELETE_SA:
                 self.before("drop SA")
                 if self.sas.pop((body[:16], body[16:20]), None) is None:

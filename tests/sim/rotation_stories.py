@@ -89,6 +89,20 @@ def interruptions(names: Sequence[str]) -> Iterator[list[Event]]:
         yield [("task ends", name), ("push", name), ("deliver", name), ("task comes", name), ("plan",)]
 
 
+_GO_ON: Final[list[Event]] = [
+    *[("plan",), ("exchange", "w1")] * 3,
+    ("time", str(RETIRE_GRACE_S)),
+    ("plan",),
+    ("exchange", "w1"),
+]
+LAGGARDS: Final[Sequence[list[Event]]] = (
+    [("rotate",), ("plan",), ("exchange", "w1", "w2"), *_GO_ON],  # w2 is slow to switch
+    [
+        *[("rotate",), ("plan",), ("exchange", "w1", "w2"), ("breaks", "w2"), ("silent", "w2"), *_GO_ON],
+        *[("rotate",), *_GO_ON, ("rotate",), ("plan",), ("exchange", "w1")],  # w2 misses that
+        *[("register", "w2"), ("exchange", "w2")],
+    ],
+)
 AFTER_A_KILL: Final[Sequence[list[Event]]] = (
     [],
     [("register", "it"), ("plan",)],

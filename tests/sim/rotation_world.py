@@ -9,6 +9,7 @@ Checked after every event, and before every single change of any kernel:
     epochs      at most three live, ascending, exactly one current; at most three in any kernel
     switch      an epoch becomes current only when every holder that is up can receive it: kernel and gossip
     sending     nobody sends with an SA that its peer does not have; no policy names an SA that is not there
+    nonces      no sequence number is sent twice under one key, whatever restarts
     secrets     the managers keep exactly those of live epochs, and never two of one
 """
 
@@ -42,6 +43,8 @@ NET = "net-net"
 INDEX, PORT = 1, 20001
 _ROUNDS = 400
 _NEVER = 1 << 62
+_PACKETS = 1000
+"""That leave by each policy between any two changes of a kernel."""
 
 
 class Violated(AssertionError):
@@ -85,6 +88,7 @@ class World:
         self.forgetful: set[str] = set()
         """Names whose process is new: gossip knows nothing until the next assignment."""
         self._secrets: dict[int, bytes] = {}
+        self._used: dict[bytes, int] = {}
         nodes = [local.node(name, n) for n, name in enumerate(names, 1)]
         tasks = [_task(name) for name in names]
         local.fill(self.state, *nodes, local.network("net", index=INDEX), *tasks)
@@ -309,6 +313,7 @@ class World:
 
     def check_kernels(self) -> None:
         for name, worker in self.workers.items():
+            worker.kernel.transmit(_PACKETS, self._used)
             live = {split_spi(sa.spi)[2] for sa in worker.kernel.seen_sas()}
             _demand(len(live) <= MAX_LIVE_EPOCHS, f"{name} has SAs of epochs {sorted(live)} (mod 16)")
         steady = [name for name in self.holders() if name not in self.catching_up]

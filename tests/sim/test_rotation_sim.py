@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import structlog
 from tests.sim import rotation_stories as stories
-from tests.sim.rotation_world import Violated
 
 from swarmnet.core import rotation
 from swarmnet.core.datapath import plan as plan_module
 from swarmnet.core.datapath.plan import PutPolicy
 from swarmnet.manager import keymanager
+from swarmnet.worker.datapath.ledger import Ledger
 
 TWO = stories.NAMES[:2]
 SCRIPT = stories.rotation(TWO)
@@ -54,6 +54,11 @@ async def test_a_fault_at_any_step_breaks_nothing_and_ends(fault: list[stories.E
         await stories.interrupted(SCRIPT, at, fault)
 
 
+async def test_a_laggard_is_waited_for_and_one_that_was_away_catches_up() -> None:
+    for script in stories.LAGGARDS:
+        await stories.interrupted(script, 0, [])
+
+
 @pytest.mark.parametrize("name", TWO)
 @pytest.mark.parametrize("then", stories.AFTER_A_KILL, ids=stories.named)
 async def test_a_worker_killed_at_any_change_of_its_kernel_goes_on(
@@ -83,6 +88,10 @@ def _policies_first(wanted: Any, actual: Any) -> Any:
     return sorted(_secure(wanted, actual), key=lambda step: not isinstance(step, PutPolicy))
 
 
+def _from_0(_: object, sas: Any) -> dict[str, int]:
+    return {sa.fingerprint: 0 for sa in sas}
+
+
 def _keeps_all(transaction: Any, scope: Any, create: int) -> None:
     """As keymanager._keep_secrets, but for the secrets of epochs that are over."""
     live = {epoch.number for epoch in scope.epochs}
@@ -103,18 +112,28 @@ _keep_secrets = keymanager._keep_secrets
         (plan_module, "_secure", _policies_first, "has no SA for what it sends"),
         (plan_module, "_outlived", lambda wanted, actual: {}, r"has SAs of epochs \[.*, .*, .*, .*\]"),
         (keymanager, "_keep_secrets", _keeps_all, "secrets of .* are kept"),
+        (Ledger, "begin", _from_0, "comes twice under one key"),
     ],
-    ids=["switch too early", "retire too early", "policy before SA", "four epochs", "secret kept"],
+    ids=[
+        "switch too early",
+        "retire too early",
+        "policy before SA",
+        "four epochs",
+        "secret kept",
+        "nonce again",
+    ],
 )
 async def test_a_broken_rule_is_noticed(
     where: Any, name: str, broken: Callable[..., Any], noticed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So the checks can fail."""
     monkeypatch.setattr(where, name, broken)
-    with pytest.raises(Violated, match=noticed):
+    with pytest.raises(AssertionError, match=noticed):
         await _until_it_fails()
 
 
 async def _until_it_fails() -> None:
+    for script in stories.LAGGARDS:
+        await stories.interrupted(script, 0, [])
     for seed in range(1, 400):
         await stories.Story(seed).run()

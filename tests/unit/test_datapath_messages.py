@@ -14,6 +14,7 @@ from swarmnet.core.datapath.xfrm import ANY, Action, Direction, Policy, Sa, fing
 from swarmnet.core.secret import SecretBytes
 from swarmnet.worker.datapath import rtnetlink as rt
 from swarmnet.worker.datapath import xfrm
+from swarmnet.worker.datapath.expiry import EXPIRE, expired
 from swarmnet.worker.datapath.netlink import Message, NetlinkError, attribute, attributes, nested
 
 KEY = bytes(range(36))
@@ -164,3 +165,18 @@ def test_a_remote_mac_goes_to_the_device_and_to_its_bridge() -> None:
     assert body.hex() == "07000000" + "05000000" + "4200" + "06" + "00" + (
         "0a000200" + "02420a000102" + "0000" + "08000100" + "0a850002"
     )
+
+
+def expiry(body: bytes, kind: int = EXPIRE) -> bytes:
+    """As the kernel sends it: xfrm_user_expire is an xfrm_usersa_info and `hard`, padded to 8 bytes."""
+    whole = body[: xfrm.SA_INFO_BYTES] + bytes(8)
+    return struct.pack("=IHHII", 16 + len(whole), kind, 0, 0, 0) + whole
+
+
+def test_the_kernels_word_of_an_expiry_is_read() -> None:
+    ours, foreign = xfrm.new_sa(SA).body, xfrm.new_sa(replace(SA, reqid=SA.reqid + 1)).body
+    assert expired(memoryview(expiry(ours) + expiry(foreign) + expiry(ours))) == [SA.spi, SA.spi]
+    assert expired(memoryview(expiry(ours, kind=xfrm.NEW_SA))) == []
+    for length in range(len(expiry(ours))):
+        assert expired(memoryview(expiry(ours)[:length])) in ([], [SA.spi])
+    assert expired(memoryview(bytes(64))) == []

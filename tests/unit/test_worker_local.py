@@ -40,6 +40,7 @@ class QuietKernel(Kernel):
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[str] = []
+        self.worn: Callable[[], None] = lambda: None
 
     async def start(self) -> Capability:
         if "start" not in self.calls:
@@ -57,7 +58,7 @@ class QuietKernel(Kernel):
     async def probe(self, network_id: str) -> list[PeerProbes]:
         raise AssertionError(network_id)
 
-    async def remove_all(self) -> None:
+    async def remove_all(self, *, comes_back: bool = False) -> None:
         self.calls.append("remove_all")
 
     async def close(self) -> None:

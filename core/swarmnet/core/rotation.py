@@ -183,7 +183,8 @@ def _retire(
 ) -> Step:
     if any(node in reports for node in waiting):
         return Step(now, _in_phase(scope, SWITCH, now))  # it was down, and still sends with the old one
-    over = seconds(scope.phase_started_at) + (min(grace_s, HURRIED_GRACE_S) if scope.again else grace_s)
+    hurried = scope.again or any(reports[node].exhausted for node in up & reports.keys())
+    over = seconds(scope.phase_started_at) + (min(grace_s, HURRIED_GRACE_S) if hurried else grace_s)
     if up and now < over:
         return Step(over)
     if waiting:  # not heard of since this leader leads: it reports, or it is down soon

@@ -32,10 +32,12 @@ _REFUSALS: Final = ("dropped_", "refused_")
 
 
 class Datapath(Kernel, inquiries.Kernel, Protocol):
-    """The data path, opened and let go."""
+    """The data path, opened and let go. It calls `worn` when a key has been used enough."""
+
+    worn: Callable[[], None]
 
     async def start(self) -> Capability: ...
-    async def remove_all(self) -> None: ...
+    async def remove_all(self, *, comes_back: bool = False) -> None: ...
     async def close(self) -> None: ...
 
 
@@ -79,6 +81,7 @@ class Membership:
         self.identity = identity
         self.managers = managers
         self._datapath = datapath
+        datapath.worn = self._wake_agent
         self._rng = rng
         self._gossip = make_gossip(config, identity.node_id, lambda _: self._agent.wake())
         self.executor, self._images = make_executor(config, self._wake_agent)
@@ -145,7 +148,7 @@ class Membership:
         if not await self.session.leave():
             log.warning("left without telling the managers")
 
-    async def dissolve(self) -> None:
+    async def dissolve(self, *, comes_back: bool) -> None:
         """Stop the tasks and take all of the kernel's state out. FailedPrecondition names what stays."""
         await self._stop_jobs()
         await self.executor.forget_all()
@@ -154,7 +157,7 @@ class Membership:
         await self.executor.close()
         self._config.endpoints.unlink(missing_ok=True)
         try:
-            await self._datapath.remove_all()
+            await self._datapath.remove_all(comes_back=comes_back)
         finally:
             await self._datapath.close()
 

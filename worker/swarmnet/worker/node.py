@@ -208,19 +208,19 @@ class Worker:
             log.warning("no worker of the swarm any more", reason=removed.reason)
             async with self._changing:
                 self._watcher = None
-                await self._depart(member)
+                await self._depart(member, comes_back=removed.promoted)
                 self._error = "" if removed.promoted else f"removed from the swarm: {removed.reason}"
         except Exception as error:
             if not self.failed.done():
                 self.failed.set_exception(error)
 
-    async def _depart(self, member: Membership) -> None:
+    async def _depart(self, member: Membership, *, comes_back: bool = False) -> None:
         """The identity goes first: whatever happens next, this node is of no swarm when it starts again, and
         takes the rest away then."""
         self._leaving.touch()
         await asyncio.to_thread(self._forget_identity, member.managers)
         self._member = None
-        await member.dissolve()
+        await member.dissolve(comes_back=comes_back)
         self._leaving.unlink()
 
     def _forget_identity(self, managers: Managers) -> None:
@@ -260,7 +260,7 @@ class Worker:
         datapath = self._make_datapath(self.config)
         try:
             await datapath.start()
-            await datapath.remove_all()
+            await datapath.remove_all(comes_back=True)  # nobody knows why it left
             self._leaving.unlink(missing_ok=True)
         except (SwarmnetError, OSError) as error:
             self._error = str(error)

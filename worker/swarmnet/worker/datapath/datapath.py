@@ -28,11 +28,12 @@ from swarmnet.core.datapath.desired import (
 )
 from swarmnet.core.datapath.layout import Layout, layout
 from swarmnet.core.datapath.plan import plan
-from swarmnet.core.datapath.xfrm import outbound_id
+from swarmnet.core.datapath.xfrm import Sa
 from swarmnet.core.errors import FailedPrecondition, NotSupportedHere
 from swarmnet.worker.datapath import guard
 from swarmnet.worker.datapath.counters import counters
 from swarmnet.worker.datapath.encapsulation import Encapsulation
+from swarmnet.worker.datapath.expiry import Expiries
 from swarmnet.worker.datapath.ipsec import Ipsec
 from swarmnet.worker.datapath.kernel import Kernel
 from swarmnet.worker.datapath.ledger import Ledger
@@ -63,7 +64,8 @@ class Capability:
 class Datapath:
     """Not started, it refuses; started, its methods may be called concurrently and take effect one by one.
 
-    `run_dir` holds the namespaces, `state_dir` the ledger of used keys.
+    `run_dir` holds the namespaces, `state_dir` the ledger of used keys. `worn` is called when an SA has
+    come to its soft limit: then it is time for a report.
     """
 
     def __init__(self, run_dir: Path, state_dir: Path) -> None:
@@ -75,6 +77,8 @@ class Datapath:
         self._started = False
         self._guard: guard.Guard | None = None
         self._sockets: list[Netlink] = []
+        self._expiries: Expiries | None = None
+        self.worn: Callable[[], None] = _nobody_listens
         self._actual: Layout | None = None
         self._desired: Desired | None = None
 
@@ -89,6 +93,8 @@ class Datapath:
         refusal = await self._run(self._open)
         if not refusal:
             refusal = await self._install_guard()
+        if not refusal:
+            refusal = self._listen()
         self._capability = Capability(esp=not refusal, reason=refusal)
         self._started = True
         log.info("data path started", esp=self._capability.esp, reason=refusal)
@@ -136,9 +142,12 @@ class Datapath:
             f"{network_id} is not an encrypted network on this node", hint="It may have just gone: try again."
         )
 
-    async def remove_all(self) -> None:
-        """Take away everything of ours, keys and ledger too. FailedPrecondition names what would not go."""
+    async def remove_all(self, *, comes_back: bool = False) -> None:
+        """Take away everything of ours, keys too; the ledger unless this node may be a worker again, with the
+        same id and so the same keys. FailedPrecondition names what would not go."""
         failures = await self._run(self._remove_all)
+        if not comes_back:
+            await self._run(self._ledger.erase)
         if self._guard is not None:
             await self._guard.remove()
         if failures:
@@ -149,6 +158,9 @@ class Datapath:
 
     async def close(self) -> None:
         """Let go of the kernel and leave all as it is: traffic goes on."""
+        if self._expiries is not None:
+            self._expiries.close()
+            self._expiries = None
         await self._run(self._close)
         self._writer.shutdown()
 
@@ -162,6 +174,17 @@ class Datapath:
 
     async def _run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.wrap_future(self._writer.submit(work, *args, **kwargs))
+
+    def _listen(self) -> str:
+        try:
+            self._expiries = Expiries(self._tell_worn)
+        except NotSupportedHere as error:
+            return str(error)
+        self._expiries.listen(asyncio.get_running_loop())
+        return ""
+
+    def _tell_worn(self) -> None:
+        self.worn()
 
     async def _install_guard(self) -> str:
         try:
@@ -211,8 +234,8 @@ class Datapath:
             wanted = layout(allowed, mtu)
         except FailedPrecondition as error:
             return _all_failed(desired, str(error))
-        failures = refused | self._converge(wanted, allowed)
         self._ledger.forget({each.id: frozenset(each.epochs.numbers()) for each in allowed.networks})
+        failures = refused | self._converge(wanted, allowed)
         return self._report(desired, wanted, failures)
 
     def _allowed(self, desired: Desired) -> tuple[Desired, dict[str, str]]:
@@ -267,16 +290,16 @@ class Datapath:
         return Report(networks, {id_: failures[name] for name, id_ in names.items() if name in failures})
 
     def _exhausted(self, desired: Desired, wanted: Layout) -> frozenset[str]:
-        """Networks whose current key was used before, or nearly used up, on one of our outbound SAs."""
+        """Networks whose current key is nearly used up, or whose ends do not go on where they stopped."""
         uses = {sa.id: use for sa, use in self._ipsec.sas()}
-        found = set()
-        for network in desired.networks:
-            current = network.epochs.current
-            for peer in network.peers if current and network.encrypted else ():
-                sa = wanted.sas.get(outbound_id(desired, network, peer, current.number)) if current else None
-                if sa and (self._ledger.reused(sa) or (sa.id in uses and uses[sa.id].exhausted)):
-                    found.add(network.id)
-        return frozenset(found)
+        current = {each.id: each.epochs.current.number for each in desired.networks if each.epochs.current}
+
+        def worn(sa: Sa) -> bool:
+            used_up = sa.outbound and sa.id in uses and uses[sa.id].exhausted
+            return used_up or self._ledger.lost(sa)
+
+        in_use = (sa for sa in wanted.sas.values() if current.get(sa.scope) == sa.epoch)
+        return frozenset(sa.scope for sa in in_use if worn(sa))
 
     def _tunnels(self) -> tuple[NetworkTunnels, ...]:
         if self._desired is None:
@@ -287,9 +310,11 @@ class Datapath:
         self._desired = None
         self._actual = None
         actual = self._kernel.read()
-        failures = self._kernel.execute(plan(Layout(), actual), actual, {})
-        self._ledger.erase()
-        return failures
+        return self._kernel.execute(plan(Layout(), actual), actual, {})
+
+
+def _nobody_listens() -> None:
+    pass
 
 
 def _first_missing(task: DesiredTask, networks: set[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from swarmnet.core.datapath.plan import PutSa
 from swarmnet.core.datapath.xfrm import Policy, Sa
 from swarmnet.worker.datapath import xfrm
-from swarmnet.worker.datapath.ledger import Ledger
+from swarmnet.worker.datapath.ledger import Count, Ledger
 from swarmnet.worker.datapath.netlink import Message, Netlink
 from swarmnet.worker.datapath.outcome import Outcome
 
@@ -65,11 +65,12 @@ class Ipsec:
         self._drop(policies, xfrm.delete_policy, outcome.actual.policies, outcome)
 
     def put_sas(self, steps: Iterable[PutSa], outcome: Outcome) -> None:
-        """The ledger has the outbound ones before the kernel has."""
+        """The ledger has them before the kernel has."""
         known = outcome.actual.sas
         wanted = [step for step in steps if outcome.owner(step.sa.port) not in outcome.failures]
         try:
-            self._ledger.record(step.sa for step in wanted if step.sa.outbound)
+            self._ledger.end(self._counts(step.sa for step in wanted if step.replaces))
+            begins = self._ledger.begin(step.sa for step in wanted)
         except OSError as error:
             for step in wanted:
                 outcome.failed(outcome.owner(step.sa.port), f"ledger of used keys: {error}")
@@ -79,7 +80,10 @@ class Ipsec:
                 _Request(
                     outcome.owner(step.sa.port),
                     _describe(step.sa),
-                    [*([xfrm.delete_sa(step.sa)] if step.replaces else []), xfrm.new_sa(step.sa)],
+                    [
+                        *([xfrm.delete_sa(step.sa)] if step.replaces else []),
+                        xfrm.new_sa(step.sa, begins[step.sa.fingerprint]),
+                    ],
                     lambda sa=step.sa: known.update({sa.id: sa}),  # type: ignore[misc]
                 )
                 for step in wanted
@@ -88,7 +92,21 @@ class Ipsec:
         )
 
     def drop_sas(self, sas: Iterable[Sa], outcome: Outcome) -> None:
-        self._drop(sas, xfrm.delete_sa, outcome.actual.sas, outcome)
+        """The ledger has them after: what is in between is taken for lost."""
+        gone = list(sas)
+        counts = self._counts(gone) if self._ledger.knows(gone) else {}
+        self._drop(gone, xfrm.delete_sa, outcome.actual.sas, outcome)
+        still = {sa.fingerprint for sa in outcome.actual.sas.values()}
+        try:
+            self._ledger.end({key: count for key, count in counts.items() if key not in still})
+        except OSError as error:
+            for sa in gone:
+                outcome.failed(outcome.owner(sa.port), f"ledger of used keys: {error}")
+
+    def _counts(self, sas: Iterable[Sa]) -> dict[str, Count]:
+        """How far those of them are that the kernel has, by fingerprint."""
+        ids = {sa.id for sa in sas}
+        return {sa.fingerprint: use.count for sa, use in self.sas() if sa.id in ids} if ids else {}
 
     def _drop(
         self,

@@ -6,7 +6,7 @@ The structures are padded as on 64-bit machines: xfrm_usersa_info has 224 bytes,
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Final
 
@@ -22,6 +22,7 @@ from swarmnet.core.limits import (
     ESP_SOFT_LIMIT_PACKETS,
     MAX_NETWORKS,
 )
+from swarmnet.worker.datapath.ledger import Count
 from swarmnet.worker.datapath.netlink import CREATE, EXCL, Message, Netlink, attribute, attributes
 
 NEW_SA: Final = 0x10
@@ -64,7 +65,7 @@ _AEAD_HEAD: Final = struct.Struct("=64sII")
 _ESN_HEAD: Final = struct.Struct("=6I")
 _ESP_IN_UDP: Final = struct.pack("=H2s2s2x16x", 2, *2 * (struct.pack("!H", ESP_IN_UDP_PORT),))
 """xfrm_encap_tmpl: UDP_ENCAP_ESPINUDP (RFC 3948), source and destination port, no original address."""
-_SA_INFO_BYTES: Final = 224
+SA_INFO_BYTES: Final = 224
 _POLICY_INFO_BYTES: Final = 168
 
 
@@ -78,6 +79,7 @@ class SaUse:
     replayed: int
     integrity_failed: int
     added_at: int = 0
+    count: Count = field(default_factory=Count)
 
     @property
     def exhausted(self) -> bool:
@@ -127,8 +129,11 @@ def _limits(packets: int = _NO_LIMIT, octets: int = _NO_LIMIT) -> bytes:
     return _LIMITS.pack(octets, _NO_LIMIT, packets, _NO_LIMIT, 0, 0, 0, 0)
 
 
-def new_sa(sa: Sa) -> Message:
-    """Add the SA; EEXIST if its id is taken. ValueError for one without a key."""
+def new_sa(sa: Sa, begin: int = 0) -> Message:
+    """Add the SA; EEXIST if its id is taken. ValueError for one without a key.
+
+    It begins after sequence number `begin`: sends none up to it, or takes none up to it for new.
+    """
     if sa.key is None:
         raise ValueError(f"no key for SA {sa.spi:#010x}")
     key = sa.key.reveal()
@@ -141,7 +146,10 @@ def new_sa(sa: Sa) -> Message:
         + _SA_TAIL.pack(0, 0, 0, 0, sa.reqid, _family(sa.destination), _TRANSPORT, 0, _FLAG_ESN)
     )
     words = ESP_REPLAY_WINDOW_PACKETS // 32
-    esn = _ESN_HEAD.pack(words, 0, 0, 0, 0, ESP_REPLAY_WINDOW_PACKETS) + bytes(4 * words)
+    high, low = divmod(begin, 1 << 32)
+    numbers = (low, 0, high, 0) if sa.outbound else (0, low, 0, high)
+    seen = (b"\xff" if begin and not sa.outbound else b"\0") * (4 * words)
+    esn = _ESN_HEAD.pack(words, *numbers, ESP_REPLAY_WINDOW_PACKETS) + seen
     aead = _AEAD_HEAD.pack(_CIPHER, len(key) * 8, ESP_ICV_BITS) + key
     parts = attribute(_AEAD, aead) + attribute(_REPLAY_ESN, esn)
     if sa.encap:
@@ -226,12 +234,19 @@ def read_sa(body: memoryview) -> tuple[Sa, SaUse] | None:
     if selector is None or proto != _ESP or not _own(reqid, number):
         return None
     to = _text(destination, family)
-    found = attributes(body[_SA_INFO_BYTES:])
+    found = attributes(body[SA_INFO_BYTES:])
     regular = (mode, flags) == (_TRANSPORT, _FLAG_ESN) and _window(found) == ESP_REPLAY_WINDOW_PACKETS
     print_ = _fingerprint(found) if regular and selector[1] == to and _known_encap(found) else ""
     source = _text(bytes(body[80:96]), family)
     sa = Sa(source, to, number, reqid, selector[2], print_, encap=_ENCAP in found)
-    return sa, SaUse(packets, octets, window, replayed, failed, added_at)
+    return sa, SaUse(packets, octets, window, replayed, failed, added_at, _count(found))
+
+
+def is_own(body: memoryview) -> int:
+    """The SPI of the SA that an xfrm_usersa_info is of; 0 for a foreign one."""
+    _, raw_spi, proto = _ID.unpack_from(body, 56)
+    reqid, number = _SA_TAIL.unpack_from(body, 192)[4], int.from_bytes(raw_spi, "big")
+    return number if proto == _ESP and _own(reqid, number) else 0
 
 
 def _own(reqid: int, number: int) -> bool:
@@ -241,6 +256,13 @@ def _own(reqid: int, number: int) -> bool:
 def _known_encap(found: dict[int, memoryview]) -> bool:
     """Whether it has no encapsulation, or ours."""
     return bytes(found.get(_ENCAP, _ESP_IN_UDP)[:6]) == _ESP_IN_UDP[:6]
+
+
+def _count(found: dict[int, memoryview]) -> Count:
+    if _REPLAY_ESN not in found:
+        return Count()
+    _, sent, received, sent_high, received_high, _ = _ESN_HEAD.unpack_from(found[_REPLAY_ESN])
+    return Count(sent_high << 32 | sent, received_high << 32 | received)
 
 
 def _window(found: dict[int, memoryview]) -> int:
