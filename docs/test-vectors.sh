@@ -258,7 +258,17 @@ done
 
 # --- what a manager has on disk
 
-kek=$(sequence 0x60 32) data_key=$(sequence 0x80 32) nonce=$(sequence 0xc0 12)
+kek=$(sequence 0x60 32) unlock=$(sequence 0x40 32) nonce=$(sequence 0xc0 12)
+keks=0a20$kek                                                     # {keys: [KEK]}
+sealed=$nonce$(gcm_seal "$unlock" "$nonce" "$keks" "$(text 'swarmnet key-encryption keys 1 ')$(little 3 8)")
+case_ 'key file' "kek=$kek" "unlock_key=$unlock" "nonce=$nonce" generation=3 \
+  "unlock_key_text=SWMKEY-1-$(raw "$unlock" | base64 -w 0 | tr -d =)" \
+  "open=08031a$(number "$(bytes "$keks")" 1)$keks" "locked=080310011a$(number "$(bytes "$sealed")" 1)$sealed"
+pem=$(text $'-----BEGIN PRIVATE KEY-----\n')
+case_ 'private key file' "kek=$kek" "nonce=$nonce" "pem=$pem" \
+  "file=$nonce$(gcm_seal "$kek" "$nonce" "$pem" "$(text 'swarmnet private key 1')")"
+
+data_key=$(sequence 0x80 32)
 keys=0a26080710091a20$data_key                                    # one key: {number 7, made at entry 9, secret}
 sealed=$nonce$(gcm_seal "$kek" "$nonce" "$keys" "$(text 'swarmnet raft data keys 2')")
 case_ 'data key file' "kek=$kek" "nonce=$nonce" "data_key=$data_key" number=7 made_at=9 \

@@ -220,6 +220,20 @@ async def test_without_room_it_is_done_when_there_is_room(monkeypatch: pytest.Mo
     assert net["A"].applied[-4:] == [b"written %d" % number for number in range(4)]
 
 
+async def test_a_full_disk_is_asked_for_room_now_and_then_and_the_reserve_is_left_alone() -> None:
+    net = led_by_a("A")
+    retire(net)
+    disk = net.disks["A"]
+    net["A"].engine.renew_data_key()
+    disk.fault = full_after(0)
+    net["A"].step()
+    before = len(disk.operations)
+    for _ in range(20):
+        net["A"].step()
+    assert disk.operations[before:] == []
+    assert net.machine("A").keys == 2
+
+
 def story(net: Managers, words: list[bytes]) -> None:
     """Two secrets come and go, with writes before, between and after; `words` is what was acknowledged."""
     net["A"].campaign()

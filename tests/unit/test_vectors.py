@@ -13,12 +13,16 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from swarmnet.api.v1 import raft_pb2 as raft
+from swarmnet.api.v1 import store_pb2 as store
 from swarmnet.core import backup, endpoints, ids, keys, tokens
 from swarmnet.core.epochs import Epoch, Role, epochs
 from swarmnet.core.gossip import seal
 from swarmnet.core.gossip.names import scope_tag
 from swarmnet.core.gossip.seal import Sealer
 from swarmnet.core.secret import SecretBytes
+from swarmnet.core.unlock_key import parse_unlock_key, unlock_key_text
+from swarmnet.manager.ca.files import IdentityFiles
+from swarmnet.manager.ca.keyfile import KeyFile
 from swarmnet.manager.raft import frames
 from swarmnet.manager.raft.disk import RealDisk
 from swarmnet.manager.raft.seal import DataKey, DataKeys, load_data_keys
@@ -117,6 +121,32 @@ def test_endpoint_signatures(v: dict[str, Any]) -> None:
 def data_keys(v: dict[str, Any]) -> DataKeys:
     """Those of a manager that has but this one."""
     return DataKeys([DataKey(secret(v, "data_key"), 7)], lambda _: None)
+
+
+@each("key file")
+def test_the_file_of_a_key_encryption_key_and_what_unlocks_it(v: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "open").write_bytes(bytes.fromhex(v["open"]))
+    (tmp_path / "locked").write_bytes(bytes.fromhex(v["locked"]))
+    file, locked = KeyFile(tmp_path / "open"), KeyFile(tmp_path / "locked")
+    locked.unlock(parse_unlock_key(v["unlock_key_text"]))
+    assert list(file.keks()) == list(locked.keks()) == [secret(v, "kek")]
+    assert file.generation == locked.generation == int(v["generation"])
+    assert unlock_key_text(secret(v, "unlock_key")) == v["unlock_key_text"]
+    file.make(3, None)
+    assert len((tmp_path / "open").read_bytes().hex()) == len(v["open"])
+
+
+@each("private key file")
+def test_the_file_of_a_private_key(v: dict[str, Any], tmp_path: Path) -> None:
+    files = IdentityFiles(tmp_path)
+    (tmp_path / "certificates").mkdir()
+    (tmp_path / "certificates/node.key").write_bytes(bytes.fromhex(v["file"]))
+    (tmp_path / "kek").write_bytes(
+        store.KeyEncryptionFile(
+            keys=store.KeyEncryptionKeys(keys=[bytes.fromhex(v["kek"])]).SerializeToString()
+        ).SerializeToString()
+    )
+    assert list(files._private_keys()) == [secret(v, "pem")]
 
 
 @each("data key file")

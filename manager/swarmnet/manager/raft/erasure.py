@@ -49,7 +49,8 @@ class Erasure:
             return False
         newest = self._keys.newest
         if (since := self._journal.sealed_since(newest)) is None:
-            self._unless_full(self._journal.seal_anew)
+            if not self._journal.seal_anew():
+                self._put_off()
         elif self._snapshots.newest < since - 1:
             return applied_index >= since - 1
         elif self._snapshots.sealed_under != newest.number:
@@ -68,5 +69,8 @@ class Erasure:
         except OSError as error:
             if not is_full(error):
                 raise
-            self._retry_at = self._clock() + _RETRY_S
-            log.error("no room to replace the data key", retry_in_s=_RETRY_S)  # noqa: TRY400
+            self._put_off()
+
+    def _put_off(self) -> None:
+        self._retry_at = self._clock() + _RETRY_S
+        log.error("no room to replace the data key", retry_in_s=_RETRY_S)

@@ -238,10 +238,13 @@ class Journal:
             self._segments.drop_before(self.first.index + _IN_SNAPSHOT)
             self._shortened = False
 
-    def seal_anew(self) -> None:
-        """Go on under the newest data key, if there is room for another segment. OSError as `sync`."""
+    def seal_anew(self) -> bool:
+        """Go on under the newest data key; False without room for another segment. OSError as `sync`."""
+        if not self._segments.has_spare():
+            return False
         self._dirty = True
         self.sync()
+        return True
 
     def drop_covered(self) -> None:
         """Look again for segments that a durable snapshot, which the log was cut at, has all of."""

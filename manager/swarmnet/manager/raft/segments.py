@@ -148,12 +148,16 @@ class Segments:
                 return False
         return True
 
+    def has_spare(self) -> bool:
+        """Whether another segment can be begun; takes the room for it from the disk."""
+        return bool(self._spares) or self._add_spare()
+
     def append(self, frame: raft.RaftJournalFrame) -> None:
         """Add a frame, durable on return."""
         body = frame.SerializeToString()
         behind = self._held[-1].end + len(body) + FRAME_OVERHEAD_BYTES + _CLOSING_BYTES
         is_over = behind > self._layout.limit or self._held[-1].key is not self._keys.newest
-        if is_over and (self._spares or self._add_spare() or behind > self.segment_bytes):
+        if is_over and (self.has_spare() or behind > self.segment_bytes):
             self._start_next(frame)
         self._write(self._held[-1], self._file, body)
         self._note(frame)
