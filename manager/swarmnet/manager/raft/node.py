@@ -43,7 +43,7 @@ from swarmnet.manager.raft.measures import Measures
 from swarmnet.manager.raft.member import Joined, Member
 from swarmnet.manager.raft.membership import Dialer, Membership, check_reachable
 from swarmnet.manager.raft.outlet import StateMachine
-from swarmnet.manager.raft.pending import Answer, Pending, outcome_of, settle
+from swarmnet.manager.raft.pending import Answer, Pending, outcome_of, settle, settle_read
 from swarmnet.manager.raft.seal import DataKey
 from swarmnet.manager.raft.service import RaftService
 from swarmnet.manager.raft.standing import Standing
@@ -59,7 +59,6 @@ _TRANSFER_S: Final = 1.5
 _STOP_S: Final = 0.5
 """A stop waits no longer for another leader: the others may be stopping, too."""
 _STANDING_S: Final = 2.0
-_ONLY_MEMBER: Final = 1
 
 
 class RaftNode:
@@ -265,7 +264,7 @@ class RaftNode:
         """After this, the state machine has all that was committed before the call. NotLeader, NoLeader."""
         self._check_leads()
         answer = self._pending.expect()
-        self._post(partial(self._engine.read, partial(_answer_reader, answer)))
+        self._post(partial(self._engine.read, partial(settle_read, answer)))
         try:
             async with asyncio.timeout(timeout_s):
                 await answer
@@ -305,7 +304,7 @@ class RaftNode:
         self._check_leads()
         if node_id not in self._members:
             raise NotFound(f"no manager {node_id}", hint="`swarmnet node ls` shows the managers.")
-        if len(self._members) == _ONLY_MEMBER:
+        if not self._members.keys() - {node_id}:
             raise FailedPrecondition(
                 "the only manager cannot leave the swarm",
                 hint="Its state would be lost: use `swarmnet swarm leave --force` to dissolve the swarm.",
@@ -450,7 +449,3 @@ class RaftNode:
             log.info("leadership not handed over", reason="no manager has all of the log")
             return False
         return True
-
-
-def _answer_reader(answer: Answer, current: bool) -> None:
-    settle(answer, None if current else NotLeader("this manager no longer leads", hint="Ask the new leader."))

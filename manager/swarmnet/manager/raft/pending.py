@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from swarmnet.core.errors import OutcomeUnknown, SwarmnetError
+from swarmnet.core.errors import NotLeader, OutcomeUnknown, SwarmnetError
 
 Answer = asyncio.Future[object]
 
@@ -36,6 +36,11 @@ def settle(answer: Answer, outcome: object) -> None:
         answer.set_exception(outcome)
     else:
         answer.set_result(outcome)
+
+
+def settle_read(answer: Answer, current: bool) -> None:
+    """Answer one that reads: what it sees now is current, or another manager is to be asked."""
+    settle(answer, None if current else NotLeader("this manager no longer leads", hint="Ask the new leader."))
 
 
 async def outcome_of(answer: Answer, timeout_s: float) -> object:
