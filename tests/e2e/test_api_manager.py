@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import socket
 import ssl
@@ -67,18 +68,27 @@ async def test_a_swarm_outlives_its_manager_process(manager: Manager) -> None:
     assert await eventually(manager.networks) == {"kept"}
 
 
-async def test_a_manager_whose_certificate_expired_says_so(manager: Manager) -> None:
+async def test_a_manager_whose_certificate_expired_makes_itself_a_new_one(manager: Manager) -> None:
+    """As it can: the root's key is in the state that it has. Without a state it says what to do."""
     made = await manager.init()
+    await manager.create_network("kept")
     await manager.stop()
     files = IdentityFiles(manager.folder / "state")
-    root = Authority.create(made.cluster_id, datetime.now(UTC))
-    key = new_key()
-    subject = Subject(made.node_id, CallerRole.MANAGER, made.cluster_id)
-    old = root.issue(signing_request(key), subject, datetime.now(UTC) - timedelta(days=91))
+    for age in (timedelta(days=91), timedelta(days=-1)):
+        root = Authority.create(made.cluster_id, datetime.now(UTC) - age)
+        key = new_key()
+        subject = Subject(made.node_id, CallerRole.MANAGER, made.cluster_id)
+        old = root.issue(signing_request(key), subject, datetime.now(UTC) - age)
+        files.save(Credentials(old, private_pem(key), root.root_pem))
+        await manager.start()
+        assert await eventually(manager.networks) == {"kept"}
+        await manager.stop()
     files.save(Credentials(old, private_pem(key), root.root_pem))
+    shutil.rmtree(manager.folder / "state" / "raft")
     status, error = await run_manager(manager.arguments())
     assert status == 1
     assert "swarmnet-manager: this manager's certificate expired at" in error
+    assert "remove this manager on another one" in error
 
 
 async def test_the_last_manager_leaves_only_by_force_and_takes_all_with_it(manager: Manager) -> None:

@@ -46,7 +46,7 @@ from swarmnet.manager.metrics import MetricsServer, Reading
 from swarmnet.manager.pipeline import Pipelines
 from swarmnet.manager.promotion import Offer, become_manager
 from swarmnet.manager.raft import storage
-from swarmnet.manager.recovery import check_majority_lost, refound, restore_swarm
+from swarmnet.manager.recovery import check_majority_lost, refound, reissue, restore_swarm
 from swarmnet.manager.role_change import RoleChange, RoleChangeFile
 from swarmnet.manager.server import STOP_GRACE_S, make_socket_server
 from swarmnet.manager.settings import Settings
@@ -94,7 +94,7 @@ class Daemon:
         """In the swarm that the files, which can be opened now, know."""
         credentials = self._files.load()
         assert credentials is not None, "there is an identity"
-        self._check_valid(credentials)
+        credentials = await self._valid(credentials)
         if (change := self._change.load()) is not None:
             self._go_on(change, credentials)
         else:
@@ -102,13 +102,26 @@ class Daemon:
             await active.start()
             self._enter(active)
 
-    def _check_valid(self, credentials: Credentials) -> None:
-        if credentials.expires_at() <= datetime.now(UTC):
+    async def _valid(self, credentials: Credentials) -> Credentials:
+        """These, or after too long an absence new ones. FailedPrecondition if that cannot be."""
+        if credentials.is_valid(datetime.now(UTC)):
+            return credentials
+        node_id, ended = credentials.subject.node_id, f"{credentials.expires_at():%Y-%m-%d %H:%M} UTC"
+        try:
+            fresh = await asyncio.to_thread(self._reissued, node_id)
+        except (SwarmnetError, OSError) as error:
             raise FailedPrecondition(
-                f"this manager's certificate expired at {credentials.expires_at():%Y-%m-%d %H:%M} UTC",
+                f"this manager's certificate expired at {ended}, and no state is here to make one: {error}",
                 hint="Set the host's clock if it is wrong. Else remove this manager on another one, empty "
                 f"{self._settings.state_dir} and join again.",
-            )
+            ) from error
+        await asyncio.to_thread(self._files.save, fresh)
+        log.warning("certificate made anew from the state: it had expired", node=node_id, expired=ended)
+        return fresh
+
+    def _reissued(self, node_id: str) -> Credentials:
+        kek = storage.fitting(self._settings.raft_dir, self._files.lock.keks())
+        return reissue(self._settings, node_id, kek)
 
     async def stop(self) -> None:
         if self._socket is not None:

@@ -24,6 +24,7 @@ from swarmnet.core.state import Applied, State, Transaction
 from swarmnet.core.timestamps import stamp
 from swarmnet.manager.active import ActiveManager
 from swarmnet.manager.allocator import next_node_index
+from swarmnet.manager.ca.credentials import Credentials
 from swarmnet.manager.ca.files import IdentityFiles
 from swarmnet.manager.ca.roots import issuing
 from swarmnet.manager.control.cluster import secrets_of
@@ -87,6 +88,24 @@ def _this_manager(settings: Settings, node_id: str) -> types.Node:
         address=settings.address,
         bootstrap_address=settings.bootstrap_address,
     )
+
+
+# A certificate that ended while this manager was away
+
+
+def reissue(settings: Settings, node_id: str, kek: SecretBytes) -> Credentials:
+    """A certificate for this manager, made with the root's key in the state that it has. Blocks.
+
+    Nobody has to believe it: whether the node is still a manager is for the others to say. SwarmnetError when
+    there is no state, or a damaged one.
+    """
+    stored = storage.open_existing(settings.raft_dir, kek)
+    try:
+        transaction = Transaction(_state_of(stored))
+    finally:
+        stored.close()
+    cluster = transaction.cluster()
+    return own_credentials(issuing(cluster, secrets_of(transaction)), node_id, cluster.meta.id)
 
 
 # A lost majority

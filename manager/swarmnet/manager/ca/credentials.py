@@ -48,6 +48,10 @@ class Credentials:
         """Digests of the roots to trust."""
         return certificates.digests_of(self.root_pem)
 
+    def is_valid(self, now: datetime) -> bool:
+        certificate = x509.load_pem_x509_certificate(self.certificate_pem)
+        return certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc
+
     def expires_at(self) -> datetime:
         return certificates.expires_at(self.certificate_pem)
 
