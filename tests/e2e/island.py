@@ -67,7 +67,8 @@ class Host:
         else:
             arguments.append(f"--gossip-addr={self.address}:7946")
         with (self.folder / "log").open("ab") as log:
-            command = [sys.executable, "-m", f"swarmnet.{self.kind}.main", *arguments]
+            module = self.island.manager if self.kind == "manager" else "swarmnet.worker.main"
+            command = [sys.executable, "-m", module, *arguments]
             self.process = subprocess.Popen(self.island.inside(command), stderr=log)
         eventually(lambda: self.daemon().call(lambda local: local.GetInfo, local_pb2.GetInfoRequest()))
 
@@ -124,6 +125,8 @@ class Island:
     folder: Path
     holder: subprocess.Popen[bytes]
     hosts: list[Host] = field(default_factory=list)
+    manager: str = "swarmnet.manager.main"
+    """The module that managers run."""
 
     def inside(self, command: list[str]) -> list[str]:
         return ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net", *command]
@@ -175,9 +178,9 @@ def island(folder: Path) -> Iterator[Island]:
         holder.wait()
 
 
-def eventually(ask: Callable[[], object]) -> None:
+def eventually(ask: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
     """Ask until the answer is true and without an error of ours."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while True:
         try:
             if ask():
@@ -185,5 +188,5 @@ def eventually(ask: Callable[[], object]) -> None:
         except SwarmnetError:
             if time.monotonic() > deadline:
                 raise
-        assert time.monotonic() < deadline, f"nothing within {PATIENCE_S} s"
+        assert time.monotonic() < deadline, f"nothing within {patience_s} s"
         time.sleep(0.02)

@@ -41,6 +41,7 @@ class FakeSwarm(grpc.GenericRpcHandler):
         self.services = services
         self.answers: dict[str, list[Any]] = {}
         self.requests: dict[str, list[Any]] = defaultdict(list)
+        self.tells_to_renew = False
         self.events: queue.Queue[Any] = queue.Queue()
         self.pieces: list[control_pb2.BackupPiece | SwarmnetError] = []
 
@@ -77,6 +78,8 @@ class FakeSwarm(grpc.GenericRpcHandler):
 
     def _answer(self, name: str, request: Message, context: grpc.ServicerContext) -> Message:
         self.requests[name].append(request)
+        if self.tells_to_renew:
+            context.set_trailing_metadata(((status.RENEW, "1"),))
         script = self.answers[name]
         said = script.pop(0) if len(script) > 1 else script[0]
         if isinstance(said, SwarmnetError):

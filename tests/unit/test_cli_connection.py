@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from tests.unit.fake_swarm import FakeSwarm, Host, make_host
 
+from swarmnet.api.v1 import ca_pb2
 from swarmnet.api.v1 import control_pb2 as control
 from swarmnet.cli.connection import NOT_A_MANAGER, Endpoint, credentials_in, parse_endpoints
 from swarmnet.core.errors import InvalidArgument, Unavailable
@@ -140,7 +142,7 @@ class Authority:
 def _serve_tls(host: Host, authority: Authority) -> tuple[FakeSwarm, str]:
     pair = authority.issue("swarmnet-manager")
     credentials = grpc.ssl_server_credentials([pair], authority.root_pem(), require_client_auth=True)
-    fake = FakeSwarm("Control")
+    fake = FakeSwarm("Control", "CertificateAuthority")
     fake.answers["ListNetworks"] = [control.ListNetworksResponse()]
     return fake, f"127.0.0.1:{host.serve(fake, '127.0.0.1:0', credentials)}"
 
@@ -205,6 +207,58 @@ def test_what_is_wrong_with_a_certificate_is_said(
     assert result.err.startswith(f"Error: The connection to the swarmnet manager at {where} failed: ")
     assert says in result.err
     assert "`swarmnet swarm credentials DIR` on a manager" in result.err
+
+
+def _told_to_renew(host: Host, monkeypatch: pytest.MonkeyPatch) -> tuple[FakeSwarm, dict[str, Path]]:
+    authority = Authority()
+    fake, where = _serve_tls(host, authority)
+    fake.tells_to_renew = True
+    fake.answers["IssueClientCertificate"] = [
+        ca_pb2.IssueCertificateResponse(certificate_pem="CERT", root_certificate_pem="ROOTS")
+    ]
+    _use(host, monkeypatch, authority.root_pem(), authority.issue("swarmnet-client"), where)
+    files = credentials_in(f"{host.run_dir}/.config/swarmnet")
+    return fake, {"ca": Path(files.root), "cert": Path(files.certificate), "key": Path(files.key)}
+
+
+def test_a_client_that_is_told_to_renew_does_it_in_its_files_and_keeps_the_key(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake, files = _told_to_renew(host, monkeypatch)
+    key = files["key"].read_bytes()
+    result = host.swarmnet("network", "ls")
+    assert (result.status, result.err) == (0, "")
+    assert (files["cert"].read_text(), files["ca"].read_text()) == ("CERT", "ROOTS")
+    assert files["key"].read_bytes() == key
+    (request,) = fake.requests["IssueClientCertificate"]
+    asked = x509.load_pem_x509_csr(request.csr_pem.encode())
+    assert asked.public_key() == serialization.load_pem_private_key(key, None).public_key()
+
+
+def test_one_that_cannot_renew_says_so_and_has_done_its_work(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake, files = _told_to_renew(host, monkeypatch)
+    fake.answers["IssueClientCertificate"] = [Unavailable("the manager is leaving")]
+    before = {name: path.read_bytes() for name, path in files.items()}
+    result = host.swarmnet("network", "ls")
+    assert result.status == 0
+    assert result.err == (
+        f"Warning: {files['cert']} should be renewed, and was not: the manager is leaving\n"
+        "`swarmnet swarm credentials DIR` on a manager makes new files.\n"
+    )
+    assert {name: path.read_bytes() for name, path in files.items()} == before
+
+
+def test_while_another_process_renews_it_is_left_alone(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, files = _told_to_renew(host, monkeypatch)
+    descriptor = os.open(files["cert"].parent, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    assert host.swarmnet("network", "ls").err == ""
+    assert fake.requests["IssueClientCertificate"] == []
+    os.close(descriptor)
+    assert host.swarmnet("network", "ls").err == ""
+    assert len(fake.requests["IssueClientCertificate"]) == 1
 
 
 def test_over_tcp_without_a_certificate(host: Host) -> None:

@@ -231,3 +231,111 @@ def test_a_health_check_reads_the_exit_status(host: Host, state: str, status: in
     result = host.swarmnet("info", "--quiet")
     assert (result.status, result.out) == (status, "")
     assert ("disk full" in result.err) is bool(status)
+
+
+def test_ca_prints_the_root_and_tells_what_goes_on(host: Host) -> None:
+    fake = host.manager()
+    cluster = types.Cluster(root_certificate_pem="ROOT\n", root_digest="old")
+    fake.answers["GetCluster"] = [control.GetClusterResponse(cluster=cluster)]
+    result = host.swarmnet("swarm", "ca")
+    assert (result.status, result.out, result.err) == (0, "ROOT\n", "")
+    cluster.root_rotation.root_digest = "new"
+    fake.answers["GetCluster"] = [control.GetClusterResponse(cluster=cluster)]
+    down = types.NODE_STATE_DOWN
+    fake.answers["ListNodes"] = [_nodes(m1=("new", ["new", "old"]), w1=("old", ["old"]), w2=("", [], down))]
+    result = host.swarmnet("swarm", "ca")
+    assert (result.status, result.out) == (0, "ROOT\n")
+    assert result.err.splitlines() == [
+        "The root certificate is being replaced.",
+        "desired root digest: new",
+        "  rotated TLS certificates: 1/3 nodes",
+        "  rotated CA certificates: 0/3 nodes",
+        "  waiting for: w1, w2 (down)",
+    ]
+
+
+def _nodes(**nodes: Any) -> control.ListNodesResponse:
+    views = [control.NodeView(node=_node(name, *told)) for name, told in nodes.items()]
+    return control.ListNodesResponse(nodes=views)
+
+
+def _node(
+    name: str, root: str, trusted: list[str], state: types.NodeState.ValueType = types.NODE_STATE_READY
+) -> types.Node:
+    node = types.Node(hostname=name, certificate_root=root, trusted_roots=trusted, state=state)
+    node.meta.id = f"id-{name}"
+    return node
+
+
+def test_ca_rotate_follows_every_node_and_prints_the_new_root(host: Host, tmp_path: Path) -> None:
+    fake = host.manager()
+    rotating = types.Cluster(root_certificate_pem="OLD\n", root_digest="old")
+    rotating.root_rotation.root_digest = "new"
+    ended = types.Cluster(meta=types.Meta(version=9), root_certificate_pem="NEW\n", root_digest="new")
+    fake.answers["RotateRootCertificate"] = [control.GetClusterResponse(cluster=rotating)]
+    fake.answers["GetCluster"] = [control.GetClusterResponse(cluster=each) for each in (rotating, ended)]
+    fake.answers["ListNodes"] = [_nodes(m1=("old", ["old"]))]
+    updated = control.WatchEvent.UPDATED
+    for node in (_node("m1", "new", ["new", "old"]), _node("m1", "new", ["new"])):
+        fake.events.put(control.WatchEvent(action=updated, node=node))
+        if len(node.trusted_roots) == 2:
+            fake.events.put(control.WatchEvent(action=updated, cluster=ended))
+    for name in ("cert", "key"):
+        (tmp_path / name).write_text(name.upper())
+    line = f"swarm ca --rotate --ca-cert {tmp_path}/cert --ca-key {tmp_path}/key --cert-expiry 2h"
+    result = host.swarmnet(*line.split())
+    assert (result.status, result.err) == (0, "")
+    assert result.out.splitlines() == [
+        "desired root digest: new",
+        "  rotated TLS certificates: 0/1 nodes",
+        "  rotated CA certificates: 0/1 nodes",
+        "  waiting for: m1",
+        "  rotated TLS certificates: 1/1 nodes",
+        "  rotated CA certificates: 1/1 nodes",
+        "NEW",
+    ]
+    (request,) = fake.requests["RotateRootCertificate"]
+    assert (request.root_certificate_pem, request.root_key_pem) == ("CERT", "KEY")
+    assert request.certificate_lifetime.seconds == 7200
+    assert request.request_id
+
+
+def test_a_rotation_whose_place_another_one_took_is_no_success(host: Host) -> None:
+    fake = host.manager()
+    rotating, other = (types.Cluster(root_digest="old") for _ in range(2))
+    rotating.root_rotation.root_digest, other.root_rotation.root_digest = "new", "newer"
+    fake.answers["RotateRootCertificate"] = [control.GetClusterResponse(cluster=rotating)]
+    fake.answers["GetCluster"] = [control.GetClusterResponse(cluster=other)]
+    fake.answers["ListNodes"] = [_nodes(m1=("old", ["old"]))]
+    result = host.swarmnet("swarm", "ca", "--rotate", "-q")
+    assert (result.status, result.out) == (1, "")
+    assert "another rotation of the root certificate took the place of this one" in result.err
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("--cert-expiry 2h", "--cert-expiry requires --rotate"),
+        ("--ca-cert x", "--ca-cert requires --rotate"),
+        ("-d", "--detach requires --rotate"),
+        ("--rotate --ca-cert /nowhere --ca-key /nowhere", "cannot read /nowhere: No such file"),
+        ("--rotate --cert-expiry soon", "invalid duration 'soon' for --cert-expiry"),
+    ],
+)
+def test_what_ca_cannot_do_is_said(host: Host, line: str, says: str) -> None:
+    host.manager()
+    result = host.swarmnet("swarm", "ca", *line.split())
+    assert (result.status, result.out) == (1, "")
+    assert says in result.err
+
+
+def test_cert_expiry_is_set_at_init_and_by_update(host: Host) -> None:
+    fake = host.manager()
+    fake.answers["Init"] = [local_pb2.InitResponse(worker_token=TOKEN)]
+    fake.answers["UpdateCluster"] = [control.GetClusterResponse()]
+    assert host.swarmnet("swarm", "init", "--cert-expiry", "48h").status == 0
+    assert host.swarmnet("swarm", "update", "--cert-expiry", "1h").out == "Swarm updated.\n"
+    assert fake.requests["Init"][0].certificate_lifetime.seconds == 48 * 3600
+    (update,) = fake.requests["UpdateCluster"]
+    assert update.certificate_lifetime.seconds == 3600
+    assert not update.HasField("key_rotation_period")

@@ -215,5 +215,20 @@ async def test_an_expired_certificate_is_not_used_and_says_what_to_do(
     renewal = worker_of(manager, tmp_path, START + timedelta(days=91))
     with pytest.raises(Unauthenticated, match="this node's certificate expired at 20") as caught:
         renewal.valid_identity()
-    assert "swarmnet swarm leave" in caught.value.hint
+    assert "`swarmnet swarm leave` here and join again" in caught.value.message
     assert f"swarmnet node rm {renewal.identity.node_id}" in caught.value.hint
+
+
+async def test_a_manager_of_another_root_is_told_from_one_that_cannot_be_reached(
+    manager: StandIn, tmp_path: Path
+) -> None:
+    renewal = worker_of(manager, tmp_path)
+    error = Unavailable("cannot reach it")
+    assert await renewal.explain(manager.address, error) is error
+    stranger = StandIn()
+    async with running(stranger):
+        explained = await renewal.explain(stranger.address, error)
+    assert isinstance(explained, Unauthenticated)
+    assert "has a certificate of a root that this node does not know" in explained.message
+    assert "`swarmnet swarm leave` here, then join again" in explained.message
+    assert await renewal.explain(stranger.address, error) is error

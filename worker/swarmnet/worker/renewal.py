@@ -63,9 +63,9 @@ class Renewal:
         """To connect with. Unauthenticated once it has expired: no manager would believe it."""
         if (expired := self.identity.expires_at()) <= self._now():
             raise Unauthenticated(
-                f"this node's certificate expired at {expired:%Y-%m-%d %H:%M} UTC",
-                hint="Set the host's clock if it is wrong. Else `swarmnet swarm leave` here and join again; "
-                f"`swarmnet node rm {self.identity.node_id}` on a manager takes the old node out.",
+                f"this node's certificate expired at {expired:%Y-%m-%d %H:%M} UTC: set the host's clock if "
+                "it is wrong, else `swarmnet swarm leave` here and join again",
+                hint=f"`swarmnet node rm {self.identity.node_id}` on a manager takes the old node out.",
             )
         return self.identity
 
