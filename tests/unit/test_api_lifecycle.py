@@ -128,6 +128,10 @@ def test_a_new_cluster_has_defaults() -> None:
             local_pb2.InitRequest(key_rotation_deadline=Duration(seconds=1)),
             "rotation deadline of 1 s is out of range",
         ),
+        (
+            local_pb2.InitRequest(certificate_lifetime=Duration(seconds=3599)),
+            "certificate lifetime of 3599 s is out of range",
+        ),
         (local_pb2.InitRequest(address_pools=["10.0.0.0/33"]), "invalid address pool '10.0.0.0/33'"),
         (local_pb2.InitRequest(address_pools=["10.0.0.1/8"]), "has host bits set"),
         (local_pb2.InitRequest(subnet_prefix_length=31), "length 31 do not fit the address pool 10.0.0.0/8"),

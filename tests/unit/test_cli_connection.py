@@ -235,6 +235,19 @@ def test_a_client_that_is_told_to_renew_does_it_in_its_files_and_keeps_the_key(
     assert asked.public_key() == serialization.load_pem_private_key(key, None).public_key()
 
 
+def test_a_client_that_trusts_an_old_root_as_well_renews_until_it_does_not(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake, files = _told_to_renew(host, monkeypatch)
+    fake.tells_to_renew = False
+    one = files["ca"].read_bytes()
+    files["ca"].write_bytes(one + Authority().root_pem())
+    answer = ca_pb2.IssueCertificateResponse(certificate_pem="CERT", root_certificate_pem=one.decode())
+    fake.answers["IssueClientCertificate"] = [answer]
+    assert host.swarmnet("network", "ls").err == ""
+    assert (files["ca"].read_bytes(), files["cert"].read_text()) == (one, "CERT")
+
+
 def test_one_that_cannot_renew_says_so_and_has_done_its_work(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:

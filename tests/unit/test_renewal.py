@@ -97,7 +97,7 @@ async def test_a_manager_renews_between_half_and_four_fifths_of_the_life(tmp_pat
 async def test_what_fails_is_tried_again_ever_less_often(tmp_path: Path) -> None:
     leader = Leader()
     renewal = keeper(tmp_path, leader)
-    leader.failures = [Unavailable("no")] * 9
+    leader.failures = [Unavailable("no"), OSError("no room")] * 4 + [Unavailable("no")]
     waits = await until_renewed(renewal, leader)
     assert waits[-10:-1] == [0.5, 1, 2, 4, 8, 16, 32, 60, 60]
 

@@ -65,6 +65,11 @@ def credentials_in(folder: str) -> Credentials:
     return Credentials(f"{folder}/ca.pem", f"{folder}/cert.pem", f"{folder}/key.pem")
 
 
+def trusts_several(credentials: Credentials) -> bool:
+    """Whether there is more than one root in its file."""
+    return _read(credentials.root).count(b"-----BEGIN CERTIFICATE-----") > 1
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """A unix socket (`path`) or `host` and `port`."""

@@ -20,6 +20,7 @@ from swarmnet.cli.connection import (
     invoke,
     open_channel,
     to_error,
+    trusts_several,
     unreachable,
 )
 from swarmnet.core.errors import NoLeader, NotAManager, OutcomeUnknown, Unavailable
@@ -46,7 +47,7 @@ class Manager:
         self._credentials = credentials
         self._worker_socket = worker_socket
         self._channel: grpc.Channel | None = None
-        self._renew = False
+        self._renew = self._answered = False
 
     def call(
         self,
@@ -75,11 +76,16 @@ class Manager:
         """Call an rpc of any stub on `channel()`, once."""
         response, renew = invoke(rpc, request, timeout_s, self._endpoints[0], self._credentials)
         self._renew = self._renew or renew
+        self._answered = True
         return response
 
     def certificate_to_renew(self) -> Credentials | None:
-        """The client's, if a manager has said in this session that it should be renewed."""
-        return self._credentials if self._renew else None
+        """The client's, if a manager has said in this session that it should be renewed; or if it came while
+        the root was being replaced, as it still trusts the old one."""
+        mine = self._credentials
+        if mine is None or not self._answered:
+            return None
+        return mine if self._renew or trusts_several(mine) else None
 
     def watch(self, kinds: Sequence[control_pb2.ObjectKind.ValueType]) -> Generator[control_pb2.WatchEvent]:
         """Every change from now on. Returns when the subscription stands; Unavailable once it breaks."""

@@ -281,6 +281,11 @@ def document(view: control_pb2.NodeView) -> Mapping[str, Any]:
             "Index": each.index,
             "Manager": capabilities.manager,
             "ManagerReason": capabilities.manager_reason,
+            "TLSInfo": {
+                "IssuerDigest": each.certificate_root,
+                "TrustedRoots": list(each.trusted_roots),
+                "ExpiresAt": rfc3339(each.certificate_expires_at),
+            },
         },
         "Status": {
             "State": _state_word(each),

@@ -94,7 +94,7 @@ class Renewal:
             try:
                 await self.keep()
                 wait_s, pause_s = min(max(self._left_s(), _RETRY_S[0]), _LONGEST_WAIT_S), _RETRY_S[0]
-            except SwarmnetError as error:
+            except (SwarmnetError, OSError) as error:  # the latter: it could not be saved
                 expires = str(self.current.expires_at())
                 log.warning("certificate not renewed or reported", error=str(error), expires=expires)
                 wait_s, pause_s = pause_s, min(2 * pause_s, _RETRY_S[1])

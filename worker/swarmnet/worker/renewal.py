@@ -96,8 +96,8 @@ class Renewal:
             try:
                 await self.keep()
                 wait_s, pause_s = min(max(self._left_s(), _RETRY_S[0]), _LONGEST_SLEEP_S), _RETRY_S[0]
-            except SwarmnetError as error:
-                log.warning("certificate not renewed or reported", error=error.message)
+            except (SwarmnetError, OSError) as error:  # the latter: it could not be saved
+                log.warning("certificate not renewed or reported", error=str(error))
                 wait_s, pause_s = pause_s, min(2 * pause_s, _RETRY_S[1])
             await self._sleep(wait_s * self._rng.uniform(0.8, 1))
 
