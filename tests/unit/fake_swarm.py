@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from concurrent import futures
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ METHODS: dict[str, MethodDescriptor] = {
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
-BREAK = object()
-"""Put in `events`, it ends the watch as a dying manager does."""
+BREAK, END = object(), object()
+"""Put in `events`, they end the watch: as a dying manager does; as one that has told everything."""
 
 
 class FakeSwarm(grpc.GenericRpcHandler):
@@ -58,7 +59,7 @@ class FakeSwarm(grpc.GenericRpcHandler):
             )
         if method.server_streaming:
             return grpc.unary_stream_rpc_method_handler(
-                self._watch, decode, lambda event: event.SerializeToString()
+                partial(self._watch, method.name), decode, lambda event: event.SerializeToString()
             )
 
         def answer(request: Message, context: grpc.ServicerContext) -> Message:
@@ -98,12 +99,13 @@ class FakeSwarm(grpc.GenericRpcHandler):
             else:
                 yield piece
 
-    def _watch(self, request: Message, context: grpc.ServicerContext) -> Iterator[Message]:
-        self.requests["Watch"].append(request)
+    def _watch(self, name: str, request: Message, context: grpc.ServicerContext) -> Iterator[Message]:
+        self.requests[name].append(request)
         context.send_initial_metadata(())
-        while (event := self.events.get()) is not BREAK:
+        while (event := self.events.get()) is not BREAK and event is not END:
             yield event
-        _abort(context, Unavailable("the manager is leaving"))
+        if event is BREAK:
+            _abort(context, Unavailable("the manager is leaving"))
 
 
 def _abort(context: grpc.ServicerContext, error: SwarmnetError) -> None:
@@ -161,7 +163,7 @@ class Host:
     def stop(self) -> None:
         """Ends every watch too: a thread that waits for an event would keep the tests from ending."""
         for fake in self.fakes:
-            for _ in fake.requests["Watch"]:
+            for _ in fake.requests["Watch"] + fake.requests["Events"]:
                 fake.events.put(BREAK)
         for stopping in [server.stop(grace=None) for server in self.servers]:
             stopping.wait()

@@ -21,6 +21,7 @@ from swarmnet.core.errors import NotFound, SwarmnetError, Unauthenticated
 from swarmnet.core.limits import MAX_MESSAGE_BYTES
 from swarmnet.core.secret import SecretBytes
 from swarmnet.core.status import TRAILER, decode
+from swarmnet.manager.admission import claimed
 from swarmnet.manager.bootstrap import BootstrapService, Issuer
 from swarmnet.manager.ca.authority import Authority, Subject, new_key, private_pem, signing_request
 from swarmnet.manager.ca.credentials import Credentials
@@ -144,6 +145,8 @@ class MadeUpSwarm:
     leading: bool = True
     channel: grpc.aio.Channel | None = None
     refused: Counter[str] = field(default_factory=Counter)
+    noted: list[tuple[str, Caller | None]] = field(default_factory=list)
+    """Refusals that were raised here: the reason, and who asked."""
     pipelines: Pipelines = field(default_factory=Pipelines)
     unrecognized: SwarmnetError | None = None
     _pipe: tuple[grpc.aio.Channel, Pipe] | None = None
@@ -172,6 +175,9 @@ class MadeUpSwarm:
         if self._pipe is None or self._pipe[0] is not self.channel or self._pipe[1].ended is not None:
             self._pipe = (self.channel, Pipe(self.channel))
         return self._pipe[1]
+
+    def note(self, error: SwarmnetError, context: Any) -> None:
+        self.noted.append((error.reason, claimed(context)))
 
     async def admit_leading(self, rpc: Rpc) -> None:
         if self.unrecognized is not None:
@@ -236,9 +242,15 @@ async def open_doors(
     path = folder / "manager.sock"
     servers = [
         await make_nodes_server(
-            nodes, CLUSTER, mine, lambda: swarm, refused=swarm.refused, pipelines=swarm.pipelines
+            nodes,
+            CLUSTER,
+            mine,
+            lambda: swarm,
+            refused=swarm.refused,
+            pipelines=swarm.pipelines,
+            note=swarm.note,
         ),
-        await make_bootstrap_server(bootstrap, mine, lambda: swarm, swarm.refused),
+        await make_bootstrap_server(bootstrap, mine, lambda: swarm, swarm.refused, note=swarm.note),
         await make_socket_server(path, lambda: swarm, swarm.pipelines),
     ]
     local_pb2_grpc.add_LocalServicer_to_server(LocalService(NoDaemon()), servers[2])

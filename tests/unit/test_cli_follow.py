@@ -23,7 +23,7 @@ UPDATED, REMOVED = control.WatchEvent.UPDATED, control.WatchEvent.REMOVED
 def host(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Host]:
-    monkeypatch.setattr("swarmnet.cli.follow._RETRY_DELAYS_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("swarmnet.cli.follow.RETRY_DELAYS_S", (0.0, 0.0, 0.0))
     yield from make_host(tmp_path, capsys, monkeypatch)
 
 

@@ -110,7 +110,7 @@ def test_events_tell_the_old_and_the_new() -> None:
     state = State()
     made = put(state, "a")
     assert isinstance(made, Applied)
-    (event,) = made.events
+    event, _ = made.events
     assert (event.kind, event.old) == (types.Network, None)
     transaction = Transaction(state)
     transaction.remove(next(iter(state.all(types.Network))))

@@ -54,6 +54,32 @@ def parse_duration(text: str) -> Duration:
     return duration
 
 
+def parse_time(text: str, now_s: float) -> Timestamp:
+    """A moment as docker takes it: RFC 3339 (UTC unless it says where), seconds since 1970, or a Go duration:
+    how long ago. InvalidArgument for anything else.
+    """
+    from datetime import UTC, datetime
+
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    found = Timestamp()
+    try:
+        if re.fullmatch(r"\d+(\.\d{1,9})?", text):
+            whole, _, fraction = text.partition(".")
+            found.FromNanoseconds(int(whole) * 10**9 + int(fraction.ljust(9, "0") or 0))
+        elif _PART.match(text):
+            found.FromNanoseconds(int(now_s * 1e9) - parse_duration_ns(text))
+        else:
+            at = datetime.fromisoformat(text)
+            found.FromDatetime(at if at.tzinfo is not None else at.replace(tzinfo=UTC))
+    except (ValueError, OverflowError, InvalidArgument) as error:
+        raise InvalidArgument(
+            f"invalid time {text!r}",
+            hint="Write it as 2026-11-25T17:00:00Z, as seconds since 1970, or as how long ago: 10m, 1h30m.",
+        ) from error
+    return found
+
+
 def duration_option(_: click.Context, option: click.Parameter, text: str | None) -> Duration | None:
     """For click's `callback`: the value of an option that takes a duration."""
     if text is None:

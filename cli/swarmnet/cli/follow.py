@@ -23,7 +23,7 @@ VersionedT = TypeVar(
     "VersionedT", "types.Service", "types.Task", "types.KeyScope", "types.Cluster", "types.Node"
 )
 
-_RETRY_DELAYS_S: Final = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)
+RETRY_DELAYS_S: Final = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Longer than managers take to choose a new leader; after the last the operator is told."""
 
 
@@ -61,9 +61,9 @@ def follow(manager: Manager, followed: Followed, out: TextIO | None) -> None:
                     screen.show(followed)
                 return
         except (Unavailable, OutcomeUnknown):
-            if failures == len(_RETRY_DELAYS_S):
+            if failures == len(RETRY_DELAYS_S):
                 raise
-        time.sleep(_RETRY_DELAYS_S[failures])
+        time.sleep(RETRY_DELAYS_S[failures])
         failures += 1
         manager.leave_endpoint()
 

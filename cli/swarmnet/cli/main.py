@@ -34,6 +34,7 @@ _COMMANDS: Final[Mapping[str, _Lazy]] = {
     "service": _Lazy("swarmnet.cli.service:service", "Manage services and their tasks."),
     "key": _Lazy("swarmnet.cli.key:key", "See and rotate the encryption keys."),
     "encryption": _Lazy("swarmnet.cli.encryption:encryption", "See and prove what is encrypted on the wire."),
+    "events": _Lazy("swarmnet.cli.events:events", "Tell what happens in the swarm, to its keys above all."),
     "raft": _Lazy("swarmnet.cli.raft:raft", "See how the managers agree, and who leads them."),
     "run": _Lazy("swarmnet.cli.run:run", "Refused for swarm networks: only tasks of services join them."),
     "info": _Lazy("swarmnet.cli.info:info", "Tell what this host's daemon is, and whether it works."),

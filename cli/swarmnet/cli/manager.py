@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import grpc
 
     from swarmnet.api.v1 import control_pb2
+    from swarmnet.api.v1 import types_pb2 as types
     from swarmnet.api.v1.control_pb2_grpc import ControlStub
 
 RequestT = TypeVar("RequestT")
@@ -107,6 +108,20 @@ class Manager:
             raise Unavailable("The manager ended the watch.", hint="Try again.")
 
         return events()
+
+    def events(self, request: control_pb2.EventsRequest) -> Generator[types.Event]:
+        """As they come, until the managers have told the last one; SwarmnetError when it breaks before."""
+        import grpc
+
+        from swarmnet.api.v1.control_pb2_grpc import ControlStub
+
+        stream = ControlStub(self.channel()).Events(request)
+        try:
+            yield from stream
+        except grpc.RpcError as error:
+            raise to_error(error, self._endpoints[0], self._credentials) from None
+        finally:
+            stream.cancel()
 
     def backup(self, request: control_pb2.BackupRequest) -> Generator[control_pb2.BackupPiece]:
         """The pieces as they come; SwarmnetError when they end too soon."""

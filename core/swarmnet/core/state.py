@@ -21,6 +21,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from swarmnet.api.v1 import store_pb2 as store
 from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.core.audit import Audit
+from swarmnet.core.events import Kept, event_id
+from swarmnet.core.placement import Placement
 from swarmnet.core.secrecy import secrets_in
 
 Object: TypeAlias = (
@@ -33,6 +36,7 @@ Object: TypeAlias = (
     | types.KeyScope
     | store.ClusterSecrets
     | store.ScopeSecrets
+    | types.Event
 )
 M = TypeVar("M", bound=Object)
 
@@ -46,6 +50,7 @@ TABLES: Final[Mapping[type[Message], str]] = {
     types.KeyScope: "key_scope",
     store.ClusterSecrets: "cluster_secrets",
     store.ScopeSecrets: "scope_secrets",
+    types.Event: "event",
 }
 """The kinds of objects and the names of their tables: the fields of store.proto's Change."""
 
@@ -97,6 +102,9 @@ class State:
         self._named: dict[str, dict[str, dict[str, Object]]] = {table: {} for table in _NAME}
         self._versions: dict[str, int] = dict.fromkeys(TABLES.values(), 0)
         self._requests: OrderedDict[str, int] = OrderedDict()
+        self._kept = Kept()
+        self.placement = Placement()
+        """Where the tasks are."""
         self.index = 0
         self.erased_index = 0
         """Of the last command that took a secret out of the state."""
@@ -135,12 +143,15 @@ class State:
         for condition in command.preconditions:
             if self._version_of(condition.kind, condition.id) != condition.version:
                 return Rejected(condition.kind, condition.id)
-        events = tuple(self._change(change, index, command.at) for change in command.changes)
+        audit = Audit(self, command.changes)
+        changes = [self._change(change, index, command.at) for change in command.changes]
+        told = [*audit.events(changes), *command.events]
+        kept = [self._tell(each, index, number, command.at) for number, each in enumerate(told)]
         if command.request_id:
             self._requests[command.request_id] = index
             if len(self._requests) > REMEMBERED_REQUESTS:
                 self._requests.popitem(last=False)
-        return Applied(index, events)
+        return Applied(index, (*changes, *kept))
 
     def _version_of(self, table: str, id_: str) -> int:
         if not id_:
@@ -166,12 +177,26 @@ class State:
         self._replace(name, old, new)
         return Event(type(new), old, new)
 
+    def _tell(self, event: types.Event, index: int, number: int, at: Timestamp) -> Event:
+        """Keep an event, in the place of the oldest ones if need be."""
+        event.meta.CopyFrom(
+            types.Meta(id=event_id(index, number), version=index, created_at=at, updated_at=at)
+        )
+        self._versions["event"] = index
+        self._replace("event", None, event)
+        return Event(types.Event, None, event)
+
     def _replace(self, table: str, old: Object | None, new: Object | None) -> None:
         """The one place that changes a table, and what is found by name with it."""
         if old is not None and new is None:
             del self._tables[table][old.meta.id]
         if new is not None:
             self._tables[table][new.meta.id] = new
+        if table == "task":
+            self.placement.replace(cast("types.Task | None", old), cast("types.Task | None", new))
+        if table == "event":
+            for gone in self._kept.add(cast("types.Event", new)):
+                del self._tables[table][gone]
         if (name_of := _NAME.get(table)) is None:
             return
         names = self._named[table]
@@ -229,6 +254,7 @@ class Transaction:
         self._state = state
         self._read: dict[tuple[str, str], int] = {}
         self._changes: dict[tuple[str, str], store.Change] = {}
+        self._events: list[types.Event] = []
 
     def cluster(self) -> types.Cluster:
         """The cluster object; there is one in every swarm."""
@@ -290,9 +316,13 @@ class Transaction:
         self._read.setdefault((table, each.meta.id), each.meta.version)
         self._changes[table, each.meta.id] = _change_of(table, each, remove=remove)
 
+    def tell(self, event: types.Event) -> None:
+        """Of what no object shows. What changes objects makes its events by itself: core/audit.py."""
+        self._events.append(event)
+
     @property
     def changed(self) -> bool:
-        return bool(self._changes)
+        return bool(self._changes or self._events)
 
     def command(self, at: Timestamp, request_id: str = "") -> store.Command | None:
         """What to propose; None when nothing changed."""
@@ -303,5 +333,9 @@ class Transaction:
             for (kind, id_), version in self._read.items()
         )
         return store.Command(
-            request_id=request_id, at=at, preconditions=conditions, changes=self._changes.values()
+            request_id=request_id,
+            at=at,
+            preconditions=conditions,
+            changes=self._changes.values(),
+            events=self._events,
         )

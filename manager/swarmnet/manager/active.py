@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TypeAlias
@@ -12,7 +12,7 @@ from typing import TypeAlias
 import grpc.aio
 import structlog
 
-from swarmnet.api.v1 import dispatcher_pb2, raft_pb2_grpc
+from swarmnet.api.v1 import control_pb2, control_pb2_grpc, dispatcher_pb2, raft_pb2_grpc
 from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.client.pipe import Pipe
 from swarmnet.core.errors import NoLeader
@@ -24,6 +24,7 @@ from swarmnet.manager.control.surroundings import Surroundings
 from swarmnet.manager.dispatcher import DispatcherService
 from swarmnet.manager.forgetting import keep_forgetting
 from swarmnet.manager.identity import Caller, CallerRole, current_caller
+from swarmnet.manager.joining import call
 from swarmnet.manager.leader import Leader
 from swarmnet.manager.leadership import Leadership
 from swarmnet.manager.locking import Locking, report_lock
@@ -38,6 +39,7 @@ from swarmnet.manager.raft.node import RaftNode
 from swarmnet.manager.raft.service import RaftService
 from swarmnet.manager.raft.wire import Wire
 from swarmnet.manager.recognition import check_may_join, check_recognized
+from swarmnet.manager.refusals import Refusals
 from swarmnet.manager.renewal import Leader as LeaderAsked
 from swarmnet.manager.renewal import Renewal
 from swarmnet.manager.role_manager import RoleManager
@@ -73,6 +75,7 @@ class ActiveManager:
         self.peers = Peers(self.node_id, lambda: self.credentials)
         me = settings.member(self.node_id)
         self._wire = Wire(me, PeerSecurity(lambda: self.credentials), self.refused)
+        self._refusals = Refusals(self._tell_refusals)
         self._dispatcher = DispatcherService(self.store, self._manager_addresses)
         self._streams = OpenStreams(self.check_known)
         self._leadership = Leadership(self.store, self._make_leader)
@@ -100,6 +103,7 @@ class ActiveManager:
             self.peers,
             acks.waiting_for,
             self._dispatcher.inquiries.ask,
+            self._refusals.note_attachment,
         )
         issuer = Issuer(self.store, self.peers.addresses)
         return {
@@ -152,6 +156,15 @@ class ActiveManager:
         await self.store.read_barrier()
         check_may_join(self.store.state, node_id)
 
+    async def _tell_refusals(self, events: Sequence[types.Event], request_id: str) -> None:
+        if self.leads():
+            await self.store.tell(events, request_id)
+            return
+        if (channel := self.leader_channel()) is None:
+            raise NoLeader
+        request = control_pb2.NoteRefusalsRequest(refusals=events, request_id=request_id)
+        await call(control_pb2_grpc.ControlStub(channel).NoteRefusals(request, timeout=10), "the leader")
+
     # Life
 
     async def start(self, *, found: bool = False, join: Join | None = None) -> None:
@@ -169,9 +182,12 @@ class ActiveManager:
                 lambda: self,
                 refused=self.refused,
                 pipelines=self._pipelines,
+                note=self._refusals.note_call,
             )
             self._servers.append(nodes)
-            joiners = await make_bootstrap_server(settings.bootstrap, credentials, lambda: self, self.refused)
+            joiners = await make_bootstrap_server(
+                settings.bootstrap, credentials, lambda: self, self.refused, note=self._refusals.note_call
+            )
             self._servers.append(joiners)
             raft_pb2_grpc.add_RaftServicer_to_server(service, nodes)
             await nodes.start()
@@ -183,6 +199,7 @@ class ActiveManager:
             await self.stop()
             raise
         self._run(self._leadership.run())
+        self._run(self._refusals.run())
         self._run(self._keep_certificate())
         self._run(self._streams.run(self.store))
         assert self._raft is not None, "it was started above"

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from swarmnet.api.v1.options_pb2 import Roles
-from swarmnet.core.errors import PermissionDenied, Unauthenticated
+from swarmnet.core.errors import PermissionDenied, SwarmnetError, Unauthenticated
 from swarmnet.manager.identity import Caller, CallerRole
 from swarmnet.manager.rpcs import roles_of
 
@@ -81,6 +81,16 @@ def local_door(path: str, context: PeerContext) -> Caller:
 def peer_host(peer: str) -> str:
     """The address in grpc's `ipv4:192.0.2.1:55555` or `ipv6:%5B::1%5D:55555`."""
     return peer.partition(":")[2].rpartition(":")[0] or peer
+
+
+def claimed(context: PeerContext) -> Caller | None:
+    """Who a refused caller says it is, by a certificate that TLS has checked; None without one."""
+    subject = b"".join(context.auth_context().get("x509_subject", ()))
+    match = _SUBJECT.fullmatch(subject.decode("utf-8", "replace"))
+    try:
+        return _forwarded(Caller(match["node"], _role(match["role"])), context) if match else None
+    except SwarmnetError:
+        return None
 
 
 def _certified(context: PeerContext, cluster_id: str) -> Caller:

@@ -15,12 +15,13 @@ from swarmnet.api.v1 import dispatcher_pb2 as dispatcher
 from swarmnet.api.v1 import store_pb2 as store
 from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core.limits import HEARTBEAT_PERIOD_S
+from swarmnet.core.placement import is_on_node
 from swarmnet.core.state import Object, State
 from swarmnet.core.timestamps import seconds
 from swarmnet.manager.ca.roots import trusted_roots
 from swarmnet.manager.entitlement import holders
 from swarmnet.manager.roles import is_leaving_work
-from swarmnet.manager.tasks import is_lost, is_on_node
+from swarmnet.manager.tasks import is_lost
 
 KINDS: Final[tuple[type[Object], ...]] = (
     types.Cluster,

@@ -7,10 +7,11 @@ from typing import Final
 
 from swarmnet.api.v1 import dispatcher_pb2 as dispatcher
 from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.core.placement import is_on_node
 from swarmnet.core.state import State, Transaction
 from swarmnet.core.timestamps import stamp
 from swarmnet.manager.loop import Batch
-from swarmnet.manager.tasks import is_ended, is_on_node
+from swarmnet.manager.tasks import is_ended
 
 KINDS = (types.Task,)
 _LONGEST_MESSAGE: Final = 1000

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core.keys import GOSSIP_SCOPE
+from swarmnet.core.placement import is_on_node
 from swarmnet.core.state import State
-from swarmnet.manager.tasks import is_on_node
 
 
 def holders(nodes: Iterable[types.Node], tasks: Iterable[types.Task]) -> Mapping[str, frozenset[str]]:

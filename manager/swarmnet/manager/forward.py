@@ -19,13 +19,23 @@ from google.protobuf.message import DecodeError, Message
 
 from swarmnet.api.v1 import control_pb2
 from swarmnet.client.pipe import Lost, NotSent, Pipe
-from swarmnet.core.errors import InvalidArgument, NoLeader, NotLeader, SwarmnetError, Unavailable
+from swarmnet.core.errors import (
+    InvalidArgument,
+    NoLeader,
+    NotLeader,
+    PermissionDenied,
+    SwarmnetError,
+    SwarmScoped,
+    Unauthenticated,
+    Unavailable,
+)
 from swarmnet.core.status import TRAILER, decode
 from swarmnet.manager.admission import FORWARDED_NODE, FORWARDED_ROLE
 from swarmnet.manager.identity import Caller, current_caller
 from swarmnet.manager.rpcs import RPCS, Rpc
 
 LEADER_WAIT_S: Final = 3.0
+_BY_LEADER: Final = "the leader says so"
 _PAUSE_S: Final = 0.02
 _CONNECT_S: Final = 0.1
 """Then it is looked again who leads; connecting goes on meanwhile."""
@@ -146,6 +156,9 @@ class Gateway(grpc.GenericRpcHandler):
             return await pipe.call(rpc.name, raw, context.time_remaining(), whom)
         except NotSent:
             raise NoLeader from None
+        except (Unauthenticated, PermissionDenied, SwarmScoped) as error:
+            error.add_note(_BY_LEADER)
+            raise
         except Lost:
             if not rpc.reads:
                 raise
@@ -205,6 +218,11 @@ async def _connected(channel: grpc.aio.Channel) -> None:
         raise NoLeader from None
 
 
+def is_leaders(error: SwarmnetError) -> bool:
+    """Whether the leader refused, which a call was forwarded to, and not this manager."""
+    return _BY_LEADER in getattr(error, "__notes__", ())
+
+
 def is_forwarded(context: CallContext) -> bool:
     return any(key == FORWARDED_ROLE for key, _ in context.invocation_metadata() or ())
 
@@ -218,6 +236,7 @@ def _said_by_leader(error: grpc.aio.AioRpcError) -> SwarmnetError:
     """The leader's own words, or that it went away in the middle."""
     for key, value in error.trailing_metadata() or ():
         if key == TRAILER and isinstance(value, bytes) and (said := decode(value)) is not None:
+            said.add_note(_BY_LEADER)
             return said
     return Unavailable(
         f"the connection to the leading manager broke during the call ({error.code().name})",

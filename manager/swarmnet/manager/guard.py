@@ -16,12 +16,14 @@ import structlog
 from swarmnet.core.errors import Internal, SwarmnetError
 from swarmnet.core.status import RENEW, TRAILER, encode
 from swarmnet.manager.admission import Admit, PeerContext
+from swarmnet.manager.forward import is_leaders
 from swarmnet.manager.identity import Caller, set_caller
 
 log = structlog.get_logger()
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Note: TypeAlias = Callable[[SwarmnetError, PeerContext], None]
 _INTERNAL: Final = Internal(
     "the manager failed on this call; its log says why", hint="Look at the log of the leading manager."
 )
@@ -31,8 +33,9 @@ class Guard(grpc.aio.ServerInterceptor):
     """Admits each call, sets its caller, and turns errors into a status with details.
 
     An error that is none of ours is a defect: it is logged, and the client learns only that it happened.
-    `refused` counts the errors by their reasons. `should_renew`: whether the answer tells the caller to renew
-    its certificate.
+    `refused` counts the errors by their reasons; `note` hears of those that were raised here, and not by the
+    leader that the call was forwarded to. `should_renew`: whether the answer tells the caller to renew its
+    certificate.
     """
 
     def __init__(
@@ -40,20 +43,24 @@ class Guard(grpc.aio.ServerInterceptor):
         admit: Admit,
         refused: Counter[str] | None = None,
         should_renew: Callable[[Caller, PeerContext], bool] = lambda *_: False,
+        note: Note = lambda error, context: None,
     ) -> None:
         self._admit = admit
         self._should_renew = should_renew
         self._refused: Counter[str] = Counter() if refused is None else refused
+        self._note = note
         self._guarded: dict[str, Handler] = {}
 
     def admit(self, path: str, peer: PeerContext) -> Caller:
         """Who may call that rpc; Unauthenticated, PermissionDenied."""
         return self._admit(path, peer)
 
-    def say(self, path: str, error: Exception) -> SwarmnetError:
+    def say(self, path: str, error: Exception, peer: PeerContext) -> SwarmnetError:
         """What the caller is told of an error, which is counted, or logged if it is a defect."""
         if isinstance(error, SwarmnetError):
             self._refused[error.reason] += 1
+            if not is_leaders(error):
+                self._note(error, peer)
             return error
         log.error("call failed", rpc=path, exc_info=error)
         return _INTERNAL
@@ -123,7 +130,7 @@ class Guard(grpc.aio.ServerInterceptor):
     async def _end(self, path: str, context: Context, error: Exception) -> NoReturn:
         if isinstance(error, grpc.aio.AbortError):
             raise error
-        await refuse(context, self.say(path, error))
+        await refuse(context, self.say(path, error, context))
         raise error
 
 

@@ -16,13 +16,14 @@ from collections.abc import Iterable, Sequence
 from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core.ids import make_id
 from swarmnet.core.limits import RESTART_DELAY_S
+from swarmnet.core.placement import is_on_node
 from swarmnet.core.state import Transaction
 from swarmnet.core.timestamps import seconds, stamp
 from swarmnet.manager.constraints import parse_constraints
 from swarmnet.manager.keymanager import request_rotation
 from swarmnet.manager.loop import Batch
 from swarmnet.manager.roles import is_leaving_work
-from swarmnet.manager.tasks import is_ended, is_lost, is_on_node, is_wanted
+from swarmnet.manager.tasks import is_ended, is_lost, is_wanted
 
 KINDS = (types.Service, types.Task, types.Node)
 

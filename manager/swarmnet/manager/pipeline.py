@@ -231,9 +231,9 @@ class _Stream:
         except asyncio.CancelledError:
             if (known := self._known_of(call)) is None:
                 raise  # the client has gone
-            self._answer(call, error=encode(self._guard.say(call.path, known)))
+            self._answer(call, error=encode(self._guard.say(call.path, known, call)))
         except Exception as error:
-            self._answer(call, error=encode(self._guard.say(call.path, error)))
+            self._answer(call, error=encode(self._guard.say(call.path, error, call)))
         finally:
             del self._tasks[call.id]
             self._deadlines.discard(call)

@@ -10,6 +10,7 @@ from typing import Final
 from swarmnet.api.v1 import store_pb2 as store
 from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core.endpoints import Endpoint, sign
+from swarmnet.core.placement import is_on_node
 from swarmnet.core.secret import SecretBytes
 from swarmnet.core.state import Transaction
 from swarmnet.core.timestamps import seconds, stamp
@@ -17,7 +18,7 @@ from swarmnet.manager.addresses import bare
 from swarmnet.manager.constraints import parse_constraints
 from swarmnet.manager.loop import Batch
 from swarmnet.manager.scheduler_filters import Ask, suitable
-from swarmnet.manager.tasks import is_ended, is_on_node, is_wanted
+from swarmnet.manager.tasks import is_ended, is_wanted
 
 KINDS = (types.Task, types.Node, types.Network)
 

@@ -19,7 +19,7 @@ from swarmnet.manager.admission import Admit, PeerContext, bootstrap_door, local
 from swarmnet.manager.ca.credentials import Credentials
 from swarmnet.manager.client_certificates import renewal_due
 from swarmnet.manager.forward import Gateway, Swarm
-from swarmnet.manager.guard import Guard
+from swarmnet.manager.guard import Guard, Note
 from swarmnet.manager.identity import Caller
 from swarmnet.manager.limiter import RateLimiter
 from swarmnet.manager.pipeline import PipelineHandler, Pipelines
@@ -61,10 +61,11 @@ async def make_nodes_server(
     *,
     refused: Counter[str],
     pipelines: Pipelines,
+    note: Note,
 ) -> grpc.aio.Server:
-    """Bound and not started: Raft's servicer is still to be added. `refused` counts errors by reason."""
+    """Bound and not started: Raft's servicer is still to be added. `refused` and `note`: as of Guard."""
     admit = _known(nodes_door(cluster_id), gateway)
-    guard = Guard(admit, refused, renewal_due(credentials))
+    guard = Guard(admit, refused, renewal_due(credentials), note)
     server = await _server(guard, gateway, pipelines, AT_NODES, (CONTROL, DISPATCHER, AUTHORITY, RAFT))
     _bind(address, lambda: server.add_secure_port(address, nodes_server(credentials)))
     return server
@@ -89,13 +90,15 @@ async def make_bootstrap_server(
     credentials: Callable[[], Credentials],
     gateway: Callable[[], Swarm],
     refused: Counter[str],
+    *,
+    note: Note,
 ) -> grpc.aio.Server:
-    """Bound and not started. `refused` counts errors by reason."""
+    """Bound and not started. `refused` and `note`: as of Guard."""
     admit = bootstrap_door(RateLimiter())
     handlers = (Gateway(gateway, frozenset({BOOTSTRAP}), frozenset({ROOT_CERTIFICATE})),)
     server = grpc.aio.server(
         handlers=handlers,
-        interceptors=(Guard(admit, refused),),
+        interceptors=(Guard(admit, refused, note=note),),
         options=(*SERVER_OPTIONS, *_BOOTSTRAP_OPTIONS),
         maximum_concurrent_rpcs=_BOOTSTRAP_CALLS,
     )

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, Protocol, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core.errors import Conflict, Internal, ResourceExhausted, SwarmnetError
 from swarmnet.core.limits import MAX_COMMAND_BYTES
 from swarmnet.core.state import Applied, Event, Object, Rejected, State, Transaction
@@ -130,6 +131,15 @@ class Store:
         too large; Conflict.
         """
         return (await self.transact_at(decide, request_id))[0]
+
+    async def tell(self, events: Sequence[types.Event], request_id: str) -> None:
+        """Commit events that no change of an object makes; once for the id. Raises as `transact`."""
+
+        def decide(transaction: Transaction) -> None:
+            for event in events:
+                transaction.tell(event)
+
+        await self.transact(decide, request_id)
 
     async def transact_at(self, decide: Callable[[Transaction], T], request_id: str = "") -> tuple[T, int]:
         """The same, and the index of the commit: the version of what it wrote; 0 if it changed nothing."""

@@ -10,11 +10,6 @@ def is_ended(task: types.Task) -> bool:
     return task.state >= types.TASK_STATE_COMPLETE
 
 
-def is_on_node(task: types.Task) -> bool:
-    """A node has it, from assignment until it has really ended, also while it is being stopped."""
-    return bool(task.node_id) and types.TASK_STATE_ASSIGNED <= task.state <= types.TASK_STATE_RUNNING
-
-
 def is_wanted(task: types.Task) -> bool:
     """It is to run; one that ended all the same may get a successor."""
     return task.desired_state <= types.TASK_STATE_RUNNING

@@ -127,11 +127,13 @@ class NetworkNoun(Noun):
     ) -> control.RemoveResponse:
         network = lookup.network(self._store.state, request.ref)
         what = shlex.join([request.image, *request.command]) if request.image else "IMAGE COMMAND..."
-        raise SwarmScoped(
+        error = SwarmScoped(
             f"swarm-scoped network ({network.name}) is not compatible with `swarmnet create` or "
             "`swarmnet run`. This network can only be used by a swarm service.",
             hint=f"swarmnet service create --name NAME --network {network.name} {what}",
         )
+        self._here.refused(error, network)
+        raise error
 
 
 def _requested(request: control.CreateNetworkRequest, network_id: str, *, encrypted: bool) -> types.Network:

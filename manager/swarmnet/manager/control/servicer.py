@@ -5,6 +5,7 @@ from __future__ import annotations
 from swarmnet.manager.control.backup import BackupNoun
 from swarmnet.manager.control.configs import ConfigNoun
 from swarmnet.manager.control.encryption import EncryptionNoun
+from swarmnet.manager.control.events import EventNoun
 from swarmnet.manager.control.keys import KeyNoun
 from swarmnet.manager.control.locking import LockNoun
 from swarmnet.manager.control.networks import NetworkNoun
@@ -28,6 +29,7 @@ class Control(
     EncryptionNoun,
     LockNoun,
     RaftNoun,
+    EventNoun,
     WatchNoun,
 ):
     """Every rpc of `swarmnet.api.v1.Control`; runs on the leading manager, on a current state, but

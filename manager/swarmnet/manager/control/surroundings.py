@@ -11,6 +11,8 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import grpc.aio
 
 from swarmnet.api.v1 import dispatcher_pb2 as dispatcher
+from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.core.errors import SwarmnetError
 from swarmnet.core.ids import make_id
 from swarmnet.manager.raft.member import Member
 from swarmnet.manager.raft.standing import Standing
@@ -65,6 +67,8 @@ class Surroundings:
     managers: Managers
     waiting_for: Callable[[str], tuple[str, ...]]
     ask: Ask
+    refused: Callable[[SwarmnetError, types.Network], None] = lambda error, network: None
+    """Tell that a call about the network was turned away."""
 
 
 B = TypeVar("B", bound=Callable[..., object])

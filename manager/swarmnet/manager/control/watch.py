@@ -21,6 +21,7 @@ _KINDS: Final[dict[int, type[Object]]] = {
     control.OBJECT_KIND_SERVICE: types.Service,
     control.OBJECT_KIND_TASK: types.Task,
     control.OBJECT_KIND_KEY_SCOPE: types.KeyScope,
+    control.OBJECT_KIND_EVENT: types.Event,
 }
 
 

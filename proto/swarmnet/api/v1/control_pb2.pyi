@@ -37,6 +37,7 @@ class _ObjectKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ObjectKind
     OBJECT_KIND_TASK: _ObjectKind.ValueType  # 5
     OBJECT_KIND_KEY_SCOPE: _ObjectKind.ValueType  # 6
     OBJECT_KIND_CONFIG: _ObjectKind.ValueType  # 7
+    OBJECT_KIND_EVENT: _ObjectKind.ValueType  # 8
 
 class ObjectKind(_ObjectKind, metaclass=_ObjectKindEnumTypeWrapper): ...
 
@@ -48,6 +49,7 @@ OBJECT_KIND_SERVICE: ObjectKind.ValueType  # 4
 OBJECT_KIND_TASK: ObjectKind.ValueType  # 5
 OBJECT_KIND_KEY_SCOPE: ObjectKind.ValueType  # 6
 OBJECT_KIND_CONFIG: ObjectKind.ValueType  # 7
+OBJECT_KIND_EVENT: ObjectKind.ValueType  # 8
 Global___ObjectKind: _TypeAlias = ObjectKind  # noqa: Y015
 
 @_typing.final
@@ -1565,6 +1567,85 @@ class BackupPiece(_message.Message):
 Global___BackupPiece: _TypeAlias = BackupPiece  # noqa: Y015
 
 @_typing.final
+class EventsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    TYPES_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    after: _builtins.str
+    """id of the last event that was received"""
+    follow: _builtins.bool
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """unset: from the oldest that is kept"""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """the stream ends with the last one up to then"""
+
+    @_builtins.property
+    def types(self) -> _containers.RepeatedScalarFieldContainer[_types_pb2.EventType.ValueType]:
+        """empty = all"""
+
+    def __init__(
+        self,
+        *,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        types: _abc.Iterable[_types_pb2.EventType.ValueType] | None = ...,
+        after: _builtins.str = ...,
+        follow: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "follow", b"follow", "since", b"since", "types", b"types", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventsRequest: _TypeAlias = EventsRequest  # noqa: Y015
+
+@_typing.final
+class NoteRefusalsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFUSALS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    @_builtins.property
+    def refusals(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Event]: ...
+    def __init__(
+        self,
+        *,
+        refusals: _abc.Iterable[_types_pb2.Event] | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refusals", b"refusals", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NoteRefusalsRequest: _TypeAlias = NoteRefusalsRequest  # noqa: Y015
+
+@_typing.final
+class NoteRefusalsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NoteRefusalsResponse: _TypeAlias = NoteRefusalsResponse  # noqa: Y015
+
+@_typing.final
 class WatchRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1614,6 +1695,7 @@ class WatchEvent(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     KEY_SCOPE_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
     action: Global___WatchEvent.Action.ValueType
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp: ...
@@ -1631,6 +1713,8 @@ class WatchEvent(_message.Message):
     def key_scope(self) -> _types_pb2.KeyScope: ...
     @_builtins.property
     def config(self) -> _types_pb2.Config: ...
+    @_builtins.property
+    def event(self) -> _types_pb2.Event: ...
     def __init__(
         self,
         *,
@@ -1643,12 +1727,13 @@ class WatchEvent(_message.Message):
         task: _types_pb2.Task | None = ...,
         key_scope: _types_pb2.KeyScope | None = ...,
         config: _types_pb2.Config | None = ...,
+        event: _types_pb2.Event | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "cluster", b"cluster", "config", b"config", "key_scope", b"key_scope", "network", b"network", "node", b"node", "object", b"object", "service", b"service", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "cluster", b"cluster", "config", b"config", "event", b"event", "key_scope", b"key_scope", "network", b"network", "node", b"node", "object", b"object", "service", b"service", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "at", b"at", "cluster", b"cluster", "config", b"config", "key_scope", b"key_scope", "network", b"network", "node", b"node", "object", b"object", "service", b"service", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "at", b"at", "cluster", b"cluster", "config", b"config", "event", b"event", "key_scope", b"key_scope", "network", b"network", "node", b"node", "object", b"object", "service", b"service", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_object: _TypeAlias = _typing.Literal["cluster", "node", "network", "service", "task", "key_scope", "config"]  # noqa: Y015
+    _WhichOneofReturnType_object: _TypeAlias = _typing.Literal["cluster", "node", "network", "service", "task", "key_scope", "config", "event"]  # noqa: Y015
     _WhichOneofArgType_object: _TypeAlias = _typing.Literal["object", b"object"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_object) -> _WhichOneofReturnType_object | None: ...
 

@@ -217,6 +217,16 @@ class ControlStub:
                 request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.PipelineRequest.SerializeToString,
                 response_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.PipelineResponse.FromString,
                 _registered_method=True)
+        self.Events = channel.unary_stream(
+                '/swarmnet.api.v1.Control/Events',
+                request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.EventsRequest.SerializeToString,
+                response_deserializer=swarmnet_dot_api_dot_v1_dot_types__pb2.Event.FromString,
+                _registered_method=True)
+        self.NoteRefusals = channel.unary_unary(
+                '/swarmnet.api.v1.Control/NoteRefusals',
+                request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.NoteRefusalsRequest.SerializeToString,
+                response_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.NoteRefusalsResponse.FromString,
+                _registered_method=True)
         self.Watch = channel.unary_stream(
                 '/swarmnet.api.v1.Control/Watch',
                 request_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.WatchRequest.SerializeToString,
@@ -490,6 +500,21 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Events(self, request, context):
+        """What has happened, oldest first, and with `follow` what happens from then on. After a break ask again with `after`:
+        nothing is missed or told twice, as long as it is among what the managers keep (core/limits.py).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def NoteRefusals(self, request, context):
+        """What another manager turned away, for the swarm's events.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Watch(self, request, context):
         """Every change from now on, of the kinds asked for (all if none). After a break, list again.
         """
@@ -674,6 +699,16 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Pipeline,
                     request_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.PipelineRequest.FromString,
                     response_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.PipelineResponse.SerializeToString,
+            ),
+            'Events': grpc.unary_stream_rpc_method_handler(
+                    servicer.Events,
+                    request_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.EventsRequest.FromString,
+                    response_serializer=swarmnet_dot_api_dot_v1_dot_types__pb2.Event.SerializeToString,
+            ),
+            'NoteRefusals': grpc.unary_unary_rpc_method_handler(
+                    servicer.NoteRefusals,
+                    request_deserializer=swarmnet_dot_api_dot_v1_dot_control__pb2.NoteRefusalsRequest.FromString,
+                    response_serializer=swarmnet_dot_api_dot_v1_dot_control__pb2.NoteRefusalsResponse.SerializeToString,
             ),
             'Watch': grpc.unary_stream_rpc_method_handler(
                     servicer.Watch,
@@ -1633,6 +1668,60 @@ class Control:
             '/swarmnet.api.v1.Control/Pipeline',
             swarmnet_dot_api_dot_v1_dot_control__pb2.PipelineRequest.SerializeToString,
             swarmnet_dot_api_dot_v1_dot_control__pb2.PipelineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Events(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/swarmnet.api.v1.Control/Events',
+            swarmnet_dot_api_dot_v1_dot_control__pb2.EventsRequest.SerializeToString,
+            swarmnet_dot_api_dot_v1_dot_types__pb2.Event.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def NoteRefusals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarmnet.api.v1.Control/NoteRefusals',
+            swarmnet_dot_api_dot_v1_dot_control__pb2.NoteRefusalsRequest.SerializeToString,
+            swarmnet_dot_api_dot_v1_dot_control__pb2.NoteRefusalsResponse.FromString,
             options,
             channel_credentials,
             insecure,

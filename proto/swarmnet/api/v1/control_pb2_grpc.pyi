@@ -134,6 +134,12 @@ class ControlStub:
     it had begun and may have changed something, and ends the stream as UNAVAILABLE. A client that goes away waits
     for nothing any more; what was proposed for it by then takes effect.
     """
+    Events: _grpc.UnaryStreamMultiCallable[_control_pb2.EventsRequest, _types_pb2.Event]
+    """What has happened, oldest first, and with `follow` what happens from then on. After a break ask again with `after`:
+    nothing is missed or told twice, as long as it is among what the managers keep (core/limits.py).
+    """
+    NoteRefusals: _grpc.UnaryUnaryMultiCallable[_control_pb2.NoteRefusalsRequest, _control_pb2.NoteRefusalsResponse]
+    """What another manager turned away, for the swarm's events."""
     Watch: _grpc.UnaryStreamMultiCallable[_control_pb2.WatchRequest, _control_pb2.WatchEvent]
     """Every change from now on, of the kinds asked for (all if none). After a break, list again."""
 
@@ -242,6 +248,12 @@ class ControlAsyncStub(ControlStub):
     it had begun and may have changed something, and ends the stream as UNAVAILABLE. A client that goes away waits
     for nothing any more; what was proposed for it by then takes effect.
     """
+    Events: _aio.UnaryStreamMultiCallable[_control_pb2.EventsRequest, _types_pb2.Event]  # type: ignore[assignment]
+    """What has happened, oldest first, and with `follow` what happens from then on. After a break ask again with `after`:
+    nothing is missed or told twice, as long as it is among what the managers keep (core/limits.py).
+    """
+    NoteRefusals: _aio.UnaryUnaryMultiCallable[_control_pb2.NoteRefusalsRequest, _control_pb2.NoteRefusalsResponse]  # type: ignore[assignment]
+    """What another manager turned away, for the swarm's events."""
     Watch: _aio.UnaryStreamMultiCallable[_control_pb2.WatchRequest, _control_pb2.WatchEvent]  # type: ignore[assignment]
     """Every change from now on, of the kinds asked for (all if none). After a break, list again."""
 
@@ -557,6 +569,24 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         it had begun and may have changed something, and ends the stream as UNAVAILABLE. A client that goes away waits
         for nothing any more; what was proposed for it by then takes effect.
         """
+
+    @_abc_1.abstractmethod
+    def Events(
+        self,
+        request: _control_pb2.EventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_types_pb2.Event], _abc.AsyncIterator[_types_pb2.Event]]:
+        """What has happened, oldest first, and with `follow` what happens from then on. After a break ask again with `after`:
+        nothing is missed or told twice, as long as it is among what the managers keep (core/limits.py).
+        """
+
+    @_abc_1.abstractmethod
+    def NoteRefusals(
+        self,
+        request: _control_pb2.NoteRefusalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.NoteRefusalsResponse, _abc.Awaitable[_control_pb2.NoteRefusalsResponse]]:
+        """What another manager turned away, for the swarm's events."""
 
     @_abc_1.abstractmethod
     def Watch(

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from swarmnet.api.v1 import types_pb2 as swarmnet_dot_api_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bswarmnet/api/v1/store.proto\x12\x0fswarmnet.api.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bswarmnet/api/v1/types.proto\"\xa5\x01\n\x07\x43ommand\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\rpreconditions\x18\x03 \x03(\x0b\x32\x1d.swarmnet.api.v1.Precondition\x12(\n\x07\x63hanges\x18\x04 \x03(\x0b\x32\x17.swarmnet.api.v1.Change\"9\n\x0cPrecondition\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\"\xc6\x03\n\x06\x43hange\x12+\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x18.swarmnet.api.v1.ClusterH\x00\x12%\n\x04node\x18\x02 \x01(\x0b\x32\x15.swarmnet.api.v1.NodeH\x00\x12+\n\x07network\x18\x03 \x01(\x0b\x32\x18.swarmnet.api.v1.NetworkH\x00\x12+\n\x07service\x18\x04 \x01(\x0b\x32\x18.swarmnet.api.v1.ServiceH\x00\x12%\n\x04task\x18\x05 \x01(\x0b\x32\x15.swarmnet.api.v1.TaskH\x00\x12.\n\tkey_scope\x18\x06 \x01(\x0b\x32\x19.swarmnet.api.v1.KeyScopeH\x00\x12:\n\x0f\x63luster_secrets\x18\x07 \x01(\x0b\x32\x1f.swarmnet.api.v1.ClusterSecretsH\x00\x12\x36\n\rscope_secrets\x18\x08 \x01(\x0b\x32\x1d.swarmnet.api.v1.ScopeSecretsH\x00\x12)\n\x06\x63onfig\x18\t \x01(\x0b\x32\x17.swarmnet.api.v1.ConfigH\x00\x12\x0e\n\x06remove\x18\x0f \x01(\x08\x42\x08\n\x06object\"\xf1\x01\n\x0e\x43lusterSecrets\x12#\n\x04meta\x18\x01 \x01(\x0b\x32\x15.swarmnet.api.v1.Meta\x12\x19\n\x0croot_key_pem\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01\x12 \n\x13worker_token_secret\x18\x03 \x01(\x0c\x42\x03\x80\x01\x01\x12!\n\x14manager_token_secret\x18\x04 \x01(\x0c\x42\x03\x80\x01\x01\x12!\n\x14\x65ndpoint_private_key\x18\x05 \x01(\x0c\x42\x03\x80\x01\x01\x12\x1e\n\x11next_root_key_pem\x18\n \x01(\x0c\x42\x03\x80\x01\x01\x12\x17\n\nunlock_key\x18\x0e \x01(\x0c\x42\x03\x80\x01\x01\"\xa5\x01\n\x0cScopeSecrets\x12#\n\x04meta\x18\x01 \x01(\x0b\x32\x15.swarmnet.api.v1.Meta\x12@\n\x07secrets\x18\x02 \x03(\x0b\x32*.swarmnet.api.v1.ScopeSecrets.SecretsEntryB\x03\x80\x01\x01\x1a.\n\x0cSecretsEntry\x12\x0b\n\x03key\x18\x01 \x01(\x04\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"\x88\x02\n\x08Snapshot\x12\r\n\x05index\x18\x01 \x01(\x04\x12(\n\x07objects\x18\x02 \x03(\x0b\x32\x17.swarmnet.api.v1.Change\x12\x31\n\x08requests\x18\x03 \x03(\x0b\x32\x1f.swarmnet.api.v1.AppliedRequest\x12\x44\n\x0etable_versions\x18\x04 \x03(\x0b\x32,.swarmnet.api.v1.Snapshot.TableVersionsEntry\x12\x14\n\x0c\x65rased_index\x18\x0e \x01(\x04\x1a\x34\n\x12TableVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"3\n\x0e\x41ppliedRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x04\"J\n\x11KeyEncryptionFile\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x0e\n\x06locked\x18\x02 \x01(\x08\x12\x11\n\x04keys\x18\x03 \x01(\x0c\x42\x03\x80\x01\x01\"&\n\x11KeyEncryptionKeys\x12\x11\n\x04keys\x18\x01 \x03(\x0c\x42\x03\x80\x01\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bswarmnet/api/v1/store.proto\x12\x0fswarmnet.api.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bswarmnet/api/v1/types.proto\"\xcd\x01\n\x07\x43ommand\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\rpreconditions\x18\x03 \x03(\x0b\x32\x1d.swarmnet.api.v1.Precondition\x12(\n\x07\x63hanges\x18\x04 \x03(\x0b\x32\x17.swarmnet.api.v1.Change\x12&\n\x06\x65vents\x18( \x03(\x0b\x32\x16.swarmnet.api.v1.Event\"9\n\x0cPrecondition\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\"\xef\x03\n\x06\x43hange\x12+\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x18.swarmnet.api.v1.ClusterH\x00\x12%\n\x04node\x18\x02 \x01(\x0b\x32\x15.swarmnet.api.v1.NodeH\x00\x12+\n\x07network\x18\x03 \x01(\x0b\x32\x18.swarmnet.api.v1.NetworkH\x00\x12+\n\x07service\x18\x04 \x01(\x0b\x32\x18.swarmnet.api.v1.ServiceH\x00\x12%\n\x04task\x18\x05 \x01(\x0b\x32\x15.swarmnet.api.v1.TaskH\x00\x12.\n\tkey_scope\x18\x06 \x01(\x0b\x32\x19.swarmnet.api.v1.KeyScopeH\x00\x12:\n\x0f\x63luster_secrets\x18\x07 \x01(\x0b\x32\x1f.swarmnet.api.v1.ClusterSecretsH\x00\x12\x36\n\rscope_secrets\x18\x08 \x01(\x0b\x32\x1d.swarmnet.api.v1.ScopeSecretsH\x00\x12)\n\x06\x63onfig\x18\t \x01(\x0b\x32\x17.swarmnet.api.v1.ConfigH\x00\x12\'\n\x05\x65vent\x18( \x01(\x0b\x32\x16.swarmnet.api.v1.EventH\x00\x12\x0e\n\x06remove\x18\x0f \x01(\x08\x42\x08\n\x06object\"\xf1\x01\n\x0e\x43lusterSecrets\x12#\n\x04meta\x18\x01 \x01(\x0b\x32\x15.swarmnet.api.v1.Meta\x12\x19\n\x0croot_key_pem\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01\x12 \n\x13worker_token_secret\x18\x03 \x01(\x0c\x42\x03\x80\x01\x01\x12!\n\x14manager_token_secret\x18\x04 \x01(\x0c\x42\x03\x80\x01\x01\x12!\n\x14\x65ndpoint_private_key\x18\x05 \x01(\x0c\x42\x03\x80\x01\x01\x12\x1e\n\x11next_root_key_pem\x18\n \x01(\x0c\x42\x03\x80\x01\x01\x12\x17\n\nunlock_key\x18\x0e \x01(\x0c\x42\x03\x80\x01\x01\"\xa5\x01\n\x0cScopeSecrets\x12#\n\x04meta\x18\x01 \x01(\x0b\x32\x15.swarmnet.api.v1.Meta\x12@\n\x07secrets\x18\x02 \x03(\x0b\x32*.swarmnet.api.v1.ScopeSecrets.SecretsEntryB\x03\x80\x01\x01\x1a.\n\x0cSecretsEntry\x12\x0b\n\x03key\x18\x01 \x01(\x04\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"\x88\x02\n\x08Snapshot\x12\r\n\x05index\x18\x01 \x01(\x04\x12(\n\x07objects\x18\x02 \x03(\x0b\x32\x17.swarmnet.api.v1.Change\x12\x31\n\x08requests\x18\x03 \x03(\x0b\x32\x1f.swarmnet.api.v1.AppliedRequest\x12\x44\n\x0etable_versions\x18\x04 \x03(\x0b\x32,.swarmnet.api.v1.Snapshot.TableVersionsEntry\x12\x14\n\x0c\x65rased_index\x18\x0e \x01(\x04\x1a\x34\n\x12TableVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"3\n\x0e\x41ppliedRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x04\"J\n\x11KeyEncryptionFile\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x0e\n\x06locked\x18\x02 \x01(\x08\x12\x11\n\x04keys\x18\x03 \x01(\x0c\x42\x03\x80\x01\x01\"&\n\x11KeyEncryptionKeys\x12\x11\n\x04keys\x18\x01 \x03(\x0c\x42\x03\x80\x01\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,25 +56,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEYENCRYPTIONKEYS'].fields_by_name['keys']._loaded_options = None
   _globals['_KEYENCRYPTIONKEYS'].fields_by_name['keys']._serialized_options = b'\200\001\001'
   _globals['_COMMAND']._serialized_start=111
-  _globals['_COMMAND']._serialized_end=276
-  _globals['_PRECONDITION']._serialized_start=278
-  _globals['_PRECONDITION']._serialized_end=335
-  _globals['_CHANGE']._serialized_start=338
-  _globals['_CHANGE']._serialized_end=792
-  _globals['_CLUSTERSECRETS']._serialized_start=795
-  _globals['_CLUSTERSECRETS']._serialized_end=1036
-  _globals['_SCOPESECRETS']._serialized_start=1039
-  _globals['_SCOPESECRETS']._serialized_end=1204
-  _globals['_SCOPESECRETS_SECRETSENTRY']._serialized_start=1158
-  _globals['_SCOPESECRETS_SECRETSENTRY']._serialized_end=1204
-  _globals['_SNAPSHOT']._serialized_start=1207
-  _globals['_SNAPSHOT']._serialized_end=1471
-  _globals['_SNAPSHOT_TABLEVERSIONSENTRY']._serialized_start=1419
-  _globals['_SNAPSHOT_TABLEVERSIONSENTRY']._serialized_end=1471
-  _globals['_APPLIEDREQUEST']._serialized_start=1473
-  _globals['_APPLIEDREQUEST']._serialized_end=1524
-  _globals['_KEYENCRYPTIONFILE']._serialized_start=1526
-  _globals['_KEYENCRYPTIONFILE']._serialized_end=1600
-  _globals['_KEYENCRYPTIONKEYS']._serialized_start=1602
-  _globals['_KEYENCRYPTIONKEYS']._serialized_end=1640
+  _globals['_COMMAND']._serialized_end=316
+  _globals['_PRECONDITION']._serialized_start=318
+  _globals['_PRECONDITION']._serialized_end=375
+  _globals['_CHANGE']._serialized_start=378
+  _globals['_CHANGE']._serialized_end=873
+  _globals['_CLUSTERSECRETS']._serialized_start=876
+  _globals['_CLUSTERSECRETS']._serialized_end=1117
+  _globals['_SCOPESECRETS']._serialized_start=1120
+  _globals['_SCOPESECRETS']._serialized_end=1285
+  _globals['_SCOPESECRETS_SECRETSENTRY']._serialized_start=1239
+  _globals['_SCOPESECRETS_SECRETSENTRY']._serialized_end=1285
+  _globals['_SNAPSHOT']._serialized_start=1288
+  _globals['_SNAPSHOT']._serialized_end=1552
+  _globals['_SNAPSHOT_TABLEVERSIONSENTRY']._serialized_start=1500
+  _globals['_SNAPSHOT_TABLEVERSIONSENTRY']._serialized_end=1552
+  _globals['_APPLIEDREQUEST']._serialized_start=1554
+  _globals['_APPLIEDREQUEST']._serialized_end=1605
+  _globals['_KEYENCRYPTIONFILE']._serialized_start=1607
+  _globals['_KEYENCRYPTIONFILE']._serialized_end=1681
+  _globals['_KEYENCRYPTIONKEYS']._serialized_start=1683
+  _globals['_KEYENCRYPTIONKEYS']._serialized_end=1721
 # @@protoc_insertion_point(module_scope)

@@ -33,6 +33,7 @@ class Command(_message.Message):
     AT_FIELD_NUMBER: _builtins.int
     PRECONDITIONS_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """the same id is applied once; the first answer is given again"""
     @_builtins.property
@@ -41,6 +42,10 @@ class Command(_message.Message):
     def preconditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Precondition]: ...
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]: ...
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Event]:
+        """besides those that the changes make; their ids and times are left out"""
+
     def __init__(
         self,
         *,
@@ -48,10 +53,11 @@ class Command(_message.Message):
         at: _timestamp_pb2.Timestamp | None = ...,
         preconditions: _abc.Iterable[Global___Precondition] | None = ...,
         changes: _abc.Iterable[Global___Change] | None = ...,
+        events: _abc.Iterable[_types_pb2.Event] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "changes", b"changes", "preconditions", b"preconditions", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "changes", b"changes", "events", b"events", "preconditions", b"preconditions", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -98,6 +104,7 @@ class Change(_message.Message):
     CLUSTER_SECRETS_FIELD_NUMBER: _builtins.int
     SCOPE_SECRETS_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
     REMOVE_FIELD_NUMBER: _builtins.int
     remove: _builtins.bool
     """only the id counts"""
@@ -119,6 +126,10 @@ class Change(_message.Message):
     def scope_secrets(self) -> Global___ScopeSecrets: ...
     @_builtins.property
     def config(self) -> _types_pb2.Config: ...
+    @_builtins.property
+    def event(self) -> _types_pb2.Event:
+        """in snapshots only"""
+
     def __init__(
         self,
         *,
@@ -131,13 +142,14 @@ class Change(_message.Message):
         cluster_secrets: Global___ClusterSecrets | None = ...,
         scope_secrets: Global___ScopeSecrets | None = ...,
         config: _types_pb2.Config | None = ...,
+        event: _types_pb2.Event | None = ...,
         remove: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "cluster_secrets", b"cluster_secrets", "config", b"config", "key_scope", b"key_scope", "network", b"network", "node", b"node", "object", b"object", "scope_secrets", b"scope_secrets", "service", b"service", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "cluster_secrets", b"cluster_secrets", "config", b"config", "event", b"event", "key_scope", b"key_scope", "network", b"network", "node", b"node", "object", b"object", "scope_secrets", b"scope_secrets", "service", b"service", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "cluster_secrets", b"cluster_secrets", "config", b"config", "key_scope", b"key_scope", "network", b"network", "node", b"node", "object", b"object", "remove", b"remove", "scope_secrets", b"scope_secrets", "service", b"service", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "cluster_secrets", b"cluster_secrets", "config", b"config", "event", b"event", "key_scope", b"key_scope", "network", b"network", "node", b"node", "object", b"object", "remove", b"remove", "scope_secrets", b"scope_secrets", "service", b"service", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_object: _TypeAlias = _typing.Literal["cluster", "node", "network", "service", "task", "key_scope", "cluster_secrets", "scope_secrets", "config"]  # noqa: Y015
+    _WhichOneofReturnType_object: _TypeAlias = _typing.Literal["cluster", "node", "network", "service", "task", "key_scope", "cluster_secrets", "scope_secrets", "config", "event"]  # noqa: Y015
     _WhichOneofArgType_object: _TypeAlias = _typing.Literal["object", b"object"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_object) -> _WhichOneofReturnType_object | None: ...
 

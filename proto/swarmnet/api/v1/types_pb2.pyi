@@ -210,6 +210,31 @@ ROTATION_PHASE_RETIRE: RotationPhase.ValueType  # 3
 """previous is being dropped"""
 Global___RotationPhase: _TypeAlias = RotationPhase  # noqa: Y015
 
+class _EventType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EVENT_TYPE_UNSPECIFIED: _EventType.ValueType  # 0
+    EVENT_TYPE_KEY: _EventType.ValueType  # 1
+    EVENT_TYPE_NODE: _EventType.ValueType  # 2
+    EVENT_TYPE_NETWORK: _EventType.ValueType  # 3
+    EVENT_TYPE_SERVICE: _EventType.ValueType  # 4
+    EVENT_TYPE_CONFIG: _EventType.ValueType  # 5
+    EVENT_TYPE_SWARM: _EventType.ValueType  # 6
+
+class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper): ...
+
+EVENT_TYPE_UNSPECIFIED: EventType.ValueType  # 0
+EVENT_TYPE_KEY: EventType.ValueType  # 1
+EVENT_TYPE_NODE: EventType.ValueType  # 2
+EVENT_TYPE_NETWORK: EventType.ValueType  # 3
+EVENT_TYPE_SERVICE: EventType.ValueType  # 4
+EVENT_TYPE_CONFIG: EventType.ValueType  # 5
+EVENT_TYPE_SWARM: EventType.ValueType  # 6
+Global___EventType: _TypeAlias = EventType  # noqa: Y015
+
 @_typing.final
 class Meta(_message.Message):
     """The objects that the managers replicate. Ids are 25 characters of base36. None of them holds a secret:
@@ -1067,3 +1092,118 @@ class KeyScope(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___KeyScope: _TypeAlias = KeyScope  # noqa: Y015
+
+@_typing.final
+class Event(_message.Message):
+    """What happened in the swarm, for operators and auditors: committed in the same change as what it tells of, so exactly
+    once, in order, and never lost with a leader. No key, token or other secret is in one.
+
+    About keys (`type` KEY), each with its reason:
+
+      create       the leader has made an epoch's secret
+      issue        from here on the managers send it to these nodes; nobody gets one before that is committed
+      switch       it is the one to send with
+      acknowledge  all of these nodes, those of its holders that are up, send with it
+      retire       it is dropped, its secret erased from the managers' state
+      withdraw     a node is no longer entitled to it
+      fence        a node lost all of them because it did not acknowledge a step in time
+      rotate       somebody asked for a new one
+      refuse       calls were turned away, `count` of them since the last such event
+
+    The others have docker's words: create, update, remove.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class AttributesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    META_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    SUBJECTS_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    type: Global___EventType.ValueType
+    action: _builtins.str
+    reason: _builtins.str
+    count: _builtins.int
+    """of refusals"""
+    @_builtins.property
+    def meta(self) -> Global___Meta:
+        """id: 20 hexadecimal digits that ascend; created_at: when"""
+
+    @_builtins.property
+    def subjects(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventSubject]:
+        """what it is about: several that changed alike in one change"""
+
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """ids of the nodes concerned"""
+
+    @_builtins.property
+    def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        meta: Global___Meta | None = ...,
+        type: Global___EventType.ValueType = ...,
+        action: _builtins.str = ...,
+        subjects: _abc.Iterable[Global___EventSubject] | None = ...,
+        nodes: _abc.Iterable[_builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+        count: _builtins.int = ...,
+        attributes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "attributes", b"attributes", "count", b"count", "meta", b"meta", "nodes", b"nodes", "reason", b"reason", "subjects", b"subjects", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Event: _TypeAlias = Event  # noqa: Y015
+
+@_typing.final
+class EventSubject(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """of a key event the scope: "gossip" or a network's id"""
+    name: _builtins.str
+    epoch: _builtins.int
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "id", b"id", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventSubject: _TypeAlias = EventSubject  # noqa: Y015
