@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
 RUN_KERNEL := $(BIN)/swarmnet lab kernel --
 export DEBIAN_FRONTEND := noninteractive
 
-.PHONY: help setup check test test-host test-kernel demo bench-cluster bench-raft sim sim-raft sim-rotation chaos-raft fuzz proto clean
+.PHONY: help setup check test test-host test-kernel demo bench-cluster bench-raft bench-keys sim sim-raft sim-rotation chaos-raft fuzz proto clean
 
 help:
 	@echo 'make demo           the main job, shown in a lab on this machine'
@@ -21,6 +21,7 @@ help:
 	echo 'make check          ruff, mypy, import-linter, stubs current'
 	echo 'make bench-cluster  the figures of a cluster, JSON lines'
 	echo 'make bench-raft     Raft beside etcd, JSON lines;   ARGS=--quick   in a minute'
+	echo 'make bench-keys     rotations of 1,000 scopes on 200 workers, and a key to 1,000, JSON lines'
 	echo 'make sim-raft       SEEDS=10000 clusters of managers under faults, in memory;   SEED=7 tells that story'
 	echo 'make sim-rotation   SEEDS=2000 stories of key rotations under faults, in memory;   SEED=7 tells that one'
 	echo 'make sim            SEEDS=1000 NODES=25  clusters of gossip under faults, in memory;   SEED=7 tells that story'
@@ -89,6 +90,9 @@ sim: setup
 fuzz: setup
 	@export FUZZ_SECONDS=$(or $(SECONDS),600) FUZZ_SEED=$(or $(SEED),1)
 	$(PYTEST) -o timeout=0 tests/fuzz $(ARGS)
+
+bench-keys: setup
+	@$(BIN)/python -m bench.keys $(ARGS)
 
 sim-raft: setup
 	@$(BIN)/python -m tests.sim.raft_runner $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000))

@@ -163,7 +163,7 @@ async def answered(call: Awaitable[T]) -> T:
         raise
 
 
-async def eventually(ask: Callable[[], Awaitable[T]], within_s: float = 15.0) -> T:
+async def eventually(ask: Callable[[], Awaitable[T]], within_s: float = 15.0, pause_s: float = 0.02) -> T:
     """What `ask` returns, once it returns something true and without an error."""
     deadline = time.monotonic() + within_s
     while True:
@@ -174,4 +174,4 @@ async def eventually(ask: Callable[[], Awaitable[T]], within_s: float = 15.0) ->
         except (grpc.aio.AioRpcError, SwarmnetError):
             if time.monotonic() > deadline:
                 raise
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(pause_s)

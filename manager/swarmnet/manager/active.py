@@ -25,6 +25,7 @@ from swarmnet.manager.dispatcher import DispatcherService
 from swarmnet.manager.forgetting import keep_forgetting
 from swarmnet.manager.identity import Caller, CallerRole, current_caller
 from swarmnet.manager.joining import call
+from swarmnet.manager.lag import LoopLag
 from swarmnet.manager.leader import Leader
 from swarmnet.manager.leadership import Leadership
 from swarmnet.manager.locking import Locking, report_lock
@@ -75,6 +76,7 @@ class ActiveManager:
         self.peers = Peers(self.node_id, lambda: self.credentials)
         me = settings.member(self.node_id)
         self._wire = Wire(me, PeerSecurity(lambda: self.credentials), self.refused)
+        self._lag = LoopLag()
         self._refusals = Refusals(self._tell_refusals)
         self._dispatcher = DispatcherService(self.store, self._manager_addresses)
         self._streams = OpenStreams(self.check_known)
@@ -200,6 +202,7 @@ class ActiveManager:
             raise
         self._run(self._leadership.run())
         self._run(self._refusals.run())
+        self._run(self._lag.run())
         self._run(self._keep_certificate())
         self._run(self._streams.run(self.store))
         assert self._raft is not None, "it was started above"
@@ -256,10 +259,10 @@ class ActiveManager:
     async def reading(self) -> Reading:
         """For metrics. Unavailable when Raft does not answer."""
         if (raft := self._raft) is None:
-            return Reading(refused=dict(self.refused))
+            return Reading(refused=dict(self.refused), lag=self._lag)
         others = {each: raft.reachable(each) for each in raft.members if each != self.node_id}
         found = RaftReading(await raft.standing(), await raft.sizes(), raft.measures, others)
-        return Reading(found, dict(self.refused))
+        return Reading(found, dict(self.refused), lag=self._lag)
 
     async def wait_until_leading(self, timeout_s: float) -> None:
         """NoLeader when that long has passed."""

@@ -28,6 +28,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from swarmnet.core.errors import FailedPrecondition, SwarmnetError
+from swarmnet.manager.lag import LoopLag
 from swarmnet.manager.raft.measures import Histogram, Measures
 from swarmnet.manager.raft.standing import Standing
 from swarmnet.manager.raft.storage import Sizes
@@ -52,12 +53,13 @@ class RaftReading:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """`raft` is None outside of a swarm, and of a locked manager. `refused`: calls from other hosts, by the
+    """`raft`, `lag`: None outside of a swarm, and of a locked manager. `refused`: calls from other hosts, by the
     reason of the error."""
 
     raft: RaftReading | None = None
     refused: Mapping[str, int] = field(default_factory=dict)
     locked: bool = False
+    lag: LoopLag | None = None
 
     def obstacle(self) -> str:
         """Why this manager is not ready; empty when it is."""
@@ -170,11 +172,26 @@ class _Families(Collector):
         yield _labelled_counter(
             "swarmnet_refused_calls", "Calls from other hosts that were refused.", self._reading.refused
         )
+        if self._reading.lag is not None:
+            yield from _of_lag(self._reading.lag)
         if self._reading.raft is not None:
             yield from _of_standing(self._reading.raft.standing)
             yield from _of_disk(self._reading.raft)
             yield from _of_peers(self._reading.raft)
             yield from _of_measures(self._reading.raft.measures)
+
+
+def _of_lag(lag: LoopLag) -> Iterable[Metric]:
+    late_s, working_s = lag.longest_s()
+    yield GaugeMetricFamily(
+        "swarmnet_event_loop_lag_max_seconds", "The latest tick of the last ten seconds.", value=late_s
+    )
+    yield GaugeMetricFamily(
+        "swarmnet_event_loop_busy_max_seconds",
+        "The same, without what the machine gave to other processes.",
+        value=working_s,
+    )
+    yield _histogram("event_loop_lag_seconds", "How late the event loop is, at every tick.", lag.late, of="")
 
 
 def _of_standing(standing: Standing) -> Iterable[Metric]:
@@ -237,10 +254,10 @@ def _labelled_counter(name: str, help_: str, values: Mapping[str, int]) -> Metri
     return family
 
 
-def _histogram(name: str, help_: str, histogram: Histogram) -> Metric:
+def _histogram(name: str, help_: str, histogram: Histogram, of: str = "raft_") -> Metric:
     counts, total = list(histogram.counts), 0
     buckets: list[tuple[str, float]] = []
     for bound, count in zip([*map(str, histogram.bounds_s), "+Inf"], counts, strict=True):
         total += count
         buckets.append((bound, total))
-    return HistogramMetricFamily(f"swarmnet_raft_{name}", help_, buckets=buckets, sum_value=histogram.sum_s)
+    return HistogramMetricFamily(f"swarmnet_{of}{name}", help_, buckets=buckets, sum_value=histogram.sum_s)
