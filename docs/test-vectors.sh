@@ -98,6 +98,16 @@ ed25519_sign() {                                                 # private key, 
   openssl pkeyutl -sign -rawin -in "$work/message" -inkey "$work/key" -keyform DER | hex
 }
 
+x25519_public() {                                                # private key
+  raw "302e020100300506032b656e04220420$1" >"$work/x-$1"
+  openssl pkey -inform DER -in "$work/x-$1" -pubout -outform DER | tail -c 32 | hex
+}
+x25519() {                                                       # private key, the other's public key
+  raw "302e020100300506032b656e04220420$1" >"$work/mine"
+  raw "302a300506032b656e032100$2" >"$work/theirs"
+  openssl pkeyutl -derive -inkey "$work/mine" -keyform DER -peerkey "$work/theirs" -peerform DER | hex
+}
+
 base36() {                                                       # bytes as a big-endian number, digits
   local digits=0123456789abcdefghijklmnopqrstuvwxyz number=$1 out='' quotient remainder digit i
   while ((${#out} < $2)); do
@@ -240,6 +250,22 @@ for scope in gossip "$network"; do
   case_ 'gossip datagram' "secret=$secret" "scope=$scope" "scope_tag=${tag:0:12}" epoch=17 "sender=$source" \
     boot=b0075eed counter=4711 "receiver=$destination" receiver_boot=0badb007 "nonce=$nonce" "body=$body" \
     "message=$header$sealed"
+done
+
+# --- keys on their way to a worker
+
+worker=$(sequence 0x30 32) manager=$(sequence 0x50 32)
+workers_public=$(x25519_public "$worker") managers_public=$(x25519_public "$manager")
+shared=$(x25519 "$worker" "$managers_public")
+published 'the other end of X25519' "$shared" "$(x25519 "$manager" "$workers_public")"
+link=$shared$workers_public$managers_public
+for place in 1 2; do
+  out=$(hkdf "$link" '' "$(text 'swarmnet/1 key chain')" 64)
+  plain=$(text "message $place")
+  case_ 'key chain' "worker_private=$worker" "worker_public=$workers_public" "manager_private=$manager" \
+    "manager_public=$managers_public" "n=$place" "key=${out:0:64}" "plaintext=$plain" \
+    "sealed=$(gcm_seal "${out:0:64}" "$(number 0 12)" "$plain" '')"
+  link=${out:64}
 done
 
 # --- endpoints

@@ -19,6 +19,7 @@ from swarmnet.core.epochs import Epoch, Role, epochs
 from swarmnet.core.gossip import seal
 from swarmnet.core.gossip.names import scope_tag
 from swarmnet.core.gossip.seal import Sealer
+from swarmnet.core.key_chain import KeyOffer
 from swarmnet.core.secret import SecretBytes
 from swarmnet.core.unlock_key import parse_unlock_key, unlock_key_text
 from swarmnet.manager.ca.files import IdentityFiles
@@ -107,6 +108,18 @@ def test_gossip_datagrams(v: dict[str, Any]) -> None:
     receiver.meet(v["sender"], int(v["boot"], 16))
     opened = receiver.open(bytes.fromhex(v["message"]))
     assert (opened.scope, opened.sender, opened.body.hex()) == (v["scope"], v["sender"], v["body"])
+
+
+@each("key chain")
+def test_key_chains(v: dict[str, Any]) -> None:
+    worker, manager = (KeyOffer(bytes.fromhex(v[f"{side}_private"])) for side in ("worker", "manager"))
+    assert (worker.public.hex(), manager.public.hex()) == (v["worker_public"], v["manager_public"])
+    ours, theirs = manager.managers_end(worker.public), worker.workers_end(manager.public)
+    for number in range(1, v["n"]):
+        theirs.open(ours.seal(f"message {number}".encode()))
+    sealed = ours.seal(bytes.fromhex(v["plaintext"]))
+    assert sealed.hex() == v["sealed"]
+    assert theirs.open(sealed).hex() == v["plaintext"]
 
 
 @each("endpoint signature")
