@@ -175,12 +175,14 @@ def test_objects_are_told_in_dockers_words() -> None:
     local.edit(
         swarm.state, store.ClusterSecrets, "cluster", lambda s: setattr(s, "worker_token_secret", bytes(16))
     )
+    local.edit(swarm.state, types.Cluster, "cluster", lambda c: setattr(c, "root_digest", "other"))
     local.remove(swarm.state, types.Network, NET)
     assert others(swarm.state, before) == [
         ("node update", "w1", {"state.old": "ready", "state.new": "down"}),
         ("service create", "web", {}),
         ("service update", "web", {"replicas.old": "2", "replicas.new": "3"}),
         ("swarm join-token-rotate", "", {"role": "worker"}),
+        ("swarm root-rotate", "", {"digest": "other"}),
         ("network remove", "net", {}),
     ]
 

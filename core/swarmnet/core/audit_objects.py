@@ -1,4 +1,4 @@
-"""What docker tells of a swarm's objects: created, updated, removed; and that a token was rotated."""
+"""What docker tells of a swarm's objects: created, updated, removed; and new tokens and roots."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ def tell_object(told: Told, change: Event) -> None:
     """Add what there is to tell of one object, if anything."""
     if change.kind is store.ClusterSecrets:
         _tell_tokens(told, change.old, change.new)
+    if change.kind is types.Cluster:
+        _tell_root(told, change.old, change.new)
     if (named := _NAMED.get(change.kind)) is None:
         return
     type_, name_of = named
@@ -66,6 +68,11 @@ def _tell_tokens(told: Told, old: Any, new: Any) -> None:
     for role in ("worker", "manager"):
         if getattr(old, f"{role}_token_secret") != getattr(new, f"{role}_token_secret"):
             told.add(types.EVENT_TYPE_SWARM, "join-token-rotate", (new.meta.id, "", 0), role=role)
+
+
+def _tell_root(told: Told, old: Any, new: Any) -> None:
+    if old is not None and new is not None and old.root_digest != new.root_digest:
+        told.add(types.EVENT_TYPE_SWARM, "root-rotate", (new.meta.id, "", 0), digest=new.root_digest)
 
 
 _NAMED: Final[Mapping[type[Message], tuple[types.EventType.ValueType, Callable[[Any], str]]]] = {
