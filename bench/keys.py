@@ -71,6 +71,7 @@ class Fleet:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
         self.told: dict[str, float] = {}
+        self.ended = False
         self._changed = asyncio.Condition()
 
     async def listen(self) -> None:
@@ -80,10 +81,14 @@ class Fleet:
             async with self._changed:
                 self.told.update(said)
                 self._changed.notify_all()
+        async with self._changed:
+            self.ended = True
+            self._changed.notify_all()
 
     async def until(self, holds: Callable[[dict[str, float]], bool]) -> None:
         async with asyncio.timeout(_PATIENCE_S), self._changed:
-            await self._changed.wait_for(lambda: holds(self.told))
+            await self._changed.wait_for(lambda: self.ended or holds(self.told))
+        assert not self.ended, "the workers' process ended"
 
 
 @asynccontextmanager

@@ -237,3 +237,18 @@ def test_a_network_of_ipv6_alone_and_one_whose_ipv6_is_used_up() -> None:
     assert (first.address, first.address_v6, first.mac) == ("fd00:1::2/64", "", "02:42:00:00:00:02")
     messages = sorted(t.message for t in local.tasks(state))
     assert messages[-1] == "no free address on network full (10.0.9.0/24, fd00:2::/126)"
+
+
+@pytest.mark.parametrize(
+    ("taken", "expected"),
+    [
+        (["10.0.0.0/24", "10.0.1.0/24"], "10.0.2.0/24"),
+        (["10.0.1.0/24"], "10.0.0.0/24"),
+        (["10.0.0.0/22", "10.0.0.128/25", "10.0.4.7/32"], "10.0.5.0/24"),
+        (["10.0.0.0/25", "fd00::/8", "192.168.0.0/16"], "10.0.1.0/24"),
+    ],
+)
+def test_subnets_in_any_order_and_of_any_size_are_stepped_over(taken: list[str], expected: str) -> None:
+    for order in (taken, taken[::-1]):
+        networks = [local.network(f"n{n}", cidr, n) for n, cidr in enumerate(order)]
+        assert next_subnet(["10.0.0.0/8"], 24, networks).cidr == expected

@@ -113,7 +113,9 @@ def _why_lost(change: Event | None) -> tuple[str, str]:
     node = cast("types.Node", change.new)
     if node.fenced:
         return "fence", node.message or "fenced"
-    return "withdraw", "node promoted" if node.role == types.ROLE_MANAGER else "last task ended"
+    if node.role == types.ROLE_MANAGER:
+        return "withdraw", "node promoted"
+    return "withdraw", "node drained by force" if node.drained_by_force else "last task ended"
 
 
 def _tell_scope(told: Told, state: State, change: Event, gained: set[tuple[str, str]]) -> None:

@@ -21,8 +21,8 @@ def may_gossip(node: types.Node) -> bool:
 
 
 def may_hold_networks(node: types.Node) -> bool:
-    """Those that it has tasks of."""
-    return may_gossip(node)
+    """Those that it has tasks of; one that was drained by force none."""
+    return may_gossip(node) and not node.drained_by_force
 
 
 def entitled(state: State, scope_id: str) -> frozenset[str]:

@@ -262,6 +262,11 @@ class Transaction:
         assert cluster is not None, "no cluster object in a swarm"
         return cluster
 
+    @property
+    def placement(self) -> Placement:
+        """Where the tasks were before this transaction: without a precondition."""
+        return self._state.placement
+
     def get(self, kind: type[M], id_: str) -> M | None:
         key = (TABLES[kind], id_)
         if (change := self._changes.get(key)) is not None:

@@ -94,15 +94,21 @@ def _candidates(pools: Iterable[str], prefix_length: int, taken: Sequence[IPNetw
             continue
         size = 1 << (pool.max_prefixlen - prefix_length)
         first = int(pool.network_address)
-        while first < int(pool.network_address) + pool.num_addresses:
-            subnet = type(pool)((first, prefix_length))
-            blocking = next((each for each in taken if _overlap(subnet, each)), None)
-            if blocking is None:
-                yield subnet
+        end = first + pool.num_addresses
+        blocks = sorted(
+            (int(each.network_address), int(each.broadcast_address))
+            for each in taken
+            if each.version == pool.version
+        )
+        at = 0
+        while first < end:
+            while at < len(blocks) and blocks[at][1] < first:
+                at += 1
+            if at == len(blocks) or blocks[at][0] >= first + size:
+                yield type(pool)((first, prefix_length))
                 first += size
             else:
-                end = int(blocking.broadcast_address) + 1
-                first = max(first + size, -(-end // size) * size)
+                first = max(first + size, -(-(blocks[at][1] + 1) // size) * size)
 
 
 def by_version(subnets: Iterable[types.Subnet]) -> list[tuple[int, list[types.Subnet]]]:

@@ -21,21 +21,21 @@ from swarmnet.core.errors import AlreadyExists, InvalidArgument, SwarmnetError, 
 from swarmnet.core.ids import check_name
 from swarmnet.core.keys import GOSSIP_SCOPE
 from swarmnet.core.state import Transaction
-from swarmnet.manager import dispatcher_assignment, dispatcher_liveness, dispatcher_status
+from swarmnet.manager import dispatcher_liveness, dispatcher_status
 from swarmnet.manager.dispatcher_acks import Acknowledgements
 from swarmnet.manager.dispatcher_assignment import Picture
 from swarmnet.manager.dispatcher_inquiries import Inquiries
 from swarmnet.manager.dispatcher_liveness import Liveness
+from swarmnet.manager.dispatcher_pusher import Pusher
 from swarmnet.manager.dispatcher_session import WorkerSession
 from swarmnet.manager.dispatcher_status import Statuses
 from swarmnet.manager.identity import current_caller
 from swarmnet.manager.keymanager import request_rotation
 from swarmnet.manager.loop import Loop
-from swarmnet.manager.store import Store, Subscription
+from swarmnet.manager.store import Store
 
 log = structlog.get_logger()
 
-_COALESCE_S: Final = 0.005
 _HELLO_S: Final = 10.0
 _LONGEST_HOSTNAME: Final = 253
 _LARGEST_HELLO_BYTES: Final = 64 * 1024
@@ -60,7 +60,7 @@ class DispatcherService(dispatcher_pb2_grpc.DispatcherServicer):
         self.inquiries = Inquiries(lambda: self._sessions)
         self._liveness = Liveness()
         self._statuses = Statuses(store.state)
-        self._pusher = Pusher(store, self.push)
+        self._pusher = Pusher(store, managers, lambda: self._sessions, self._push)
         self._refusal: SwarmnetError | None = None
         self._writer = Loop("task status", store, dispatcher_status.KINDS, self._statuses.plan)
         self._watch = Loop("liveness", store, dispatcher_liveness.KINDS, self._liveness.plan, monotonic)
@@ -81,12 +81,18 @@ class DispatcherService(dispatcher_pb2_grpc.DispatcherServicer):
         for session in list(self._sessions.values()):
             session.close(error)
 
-    def push(self) -> None:
-        """Give every session its assignment, or the reason why it has none any more."""
-        if self._sessions:
-            picture = Picture(self._store.state, self._managers())
-            for session in list(self._sessions.values()):
-                _push_to(session, picture, self._farewell(session.node_id))
+    def _push(self, node_id: str, picture: Picture) -> None:
+        """Give the node's session its assignment, or the reason why it has none any more."""
+        if (session := self._sessions.get(node_id)) is None:
+            return
+        node = picture.node(node_id)
+        if node is None:
+            session.remove(self._farewell(node_id))
+        elif node.fenced or node.state == types.NODE_STATE_DOWN:
+            why = f"this node was marked down: {node.message}"
+            session.close(Unavailable(why, hint="It registers again."))
+        else:
+            session.offer(picture.assignment(node))
 
     def _farewell(self, node_id: str) -> dispatcher.Removed:
         """What to tell a node that is no worker."""
@@ -127,7 +133,7 @@ class DispatcherService(dispatcher_pb2_grpc.DispatcherServicer):
             older.close(Unavailable("this node opened another session"))
         self._sessions[node_id] = session
         log.info("worker session opened", node=node_id)
-        self._pusher.wake()
+        self._pusher.push_to(node_id)
 
     async def _read(self, session: WorkerSession, incoming: AsyncIterator[dispatcher.WorkerMessage]) -> None:
         """Take what the worker says until it stops; however that ends, it ends the session."""
@@ -164,39 +170,6 @@ class DispatcherService(dispatcher_pb2_grpc.DispatcherServicer):
         elif kind != "heartbeat":
             raise InvalidArgument(f"unexpected message in a session: {kind}")
         return True
-
-
-class Pusher:
-    """Pushes whenever something changed that assignments are made of; changes close together go as one."""
-
-    name = "assignments"
-
-    def __init__(self, store: Store, push: Callable[[], None]) -> None:
-        self._store = store
-        self._push = push
-        self._changes: Subscription | None = None
-
-    def wake(self) -> None:
-        """Push soon: there is a new session."""
-        if self._changes is not None:
-            self._changes.reset()
-
-    async def run(self) -> None:
-        with self._store.subscribe(*dispatcher_assignment.KINDS) as self._changes:
-            while True:
-                self._push()
-                await self._changes.next()
-                await asyncio.sleep(_COALESCE_S)
-
-
-def _push_to(session: WorkerSession, picture: Picture, farewell: dispatcher.Removed) -> None:
-    node = picture.node(session.node_id)
-    if node is None:
-        session.remove(farewell)
-    elif node.fenced or node.state == types.NODE_STATE_DOWN:
-        session.close(Unavailable(f"this node was marked down: {node.message}", hint="It registers again."))
-    else:
-        session.offer(picture.assignment(node))
 
 
 async def _first_message(incoming: AsyncIterator[dispatcher.WorkerMessage]) -> dispatcher.Hello:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 from swarmnet.api.v1 import dispatcher_pb2 as dispatcher
@@ -17,35 +18,45 @@ class Acknowledgements:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._reports: dict[str, dict[str, Report]] = {}
+        self._scopes: dict[str, set[str]] = {}
+        """By node, what it reported on."""
+        self._reports: dict[str, dict[str, Report]] = defaultdict(dict)
+        """By scope, then by node."""
         self.on_change: Callable[[], None] = _nobody_listens
 
     def put(self, node_id: str, report: dispatcher.KeyReport) -> None:
         """Replace the node's report. Scopes that do not exist are left out: it cannot grow at will."""
-        self._reports[node_id] = {
-            each.scope: Report(frozenset(each.installed), each.sending, each.exhausted, each.error)
-            for each in report.scopes
-            if self._state.get(types.KeyScope, each.scope) is not None
-        }
+        known = [each for each in report.scopes if self._state.get(types.KeyScope, each.scope) is not None]
+        self.forget(node_id)
+        self._scopes[node_id] = {each.scope for each in known}
+        for each in known:
+            self._reports[each.scope][node_id] = Report(
+                frozenset(each.installed), each.sending, each.exhausted, each.error
+            )
         self.on_change()
 
     def forget(self, node_id: str) -> None:
         """The node starts a session: what it had before counts no more."""
-        self._reports.pop(node_id, None)
+        for scope_id in self._scopes.pop(node_id, ()):
+            del self._reports[scope_id][node_id]
+            if not self._reports[scope_id]:
+                del self._reports[scope_id]
 
     def clear(self) -> None:
+        self._scopes.clear()
         self._reports.clear()
 
     def of(self, scope_id: str) -> Mapping[str, Report]:
         """Node id -> its report on the scope, of the nodes that told one."""
-        return {node: scopes[scope_id] for node, scopes in self._reports.items() if scope_id in scopes}
+        return self._reports.get(scope_id, {})
 
     def waiting_for(self, scope_id: str) -> tuple[str, ...]:
         """Ids of the nodes, none of them down, that have not acknowledged the step in progress."""
         scope = self._state.get(types.KeyScope, scope_id)
-        if scope is None:
+        if scope is None or scope.phase == rotation.STABLE:
             return ()
-        waited_on = entitled(self._state, scope_id) & up(self._state.all(types.Node))
+        nodes = (self._state.get(types.Node, node_id) for node_id in entitled(self._state, scope_id))
+        waited_on = up(node for node in nodes if node is not None)
         return tuple(sorted(rotation.waiting_for(scope, waited_on, self.of(scope_id))))
 
 

@@ -1,39 +1,35 @@
-"""Who holds which keys: a network's the nodes with a task of it, gossip's every worker. Nobody else, ever."""
+"""Who holds which keys, for loops that look at every scope at once. The rule is core/entitlement.py's."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.core.entitlement import entitled, may_gossip, may_hold_networks
 from swarmnet.core.keys import GOSSIP_SCOPE
-from swarmnet.core.placement import is_on_node
-from swarmnet.core.state import State
+from swarmnet.core.placement import Placement
+
+__all__ = ["Holders", "entitled", "up"]
 
 
-def holders(nodes: Iterable[types.Node], tasks: Iterable[types.Task]) -> Mapping[str, frozenset[str]]:
-    """Scope id -> ids of the nodes entitled to its keys, for every scope that anybody is entitled to.
+class Holders:
+    """Ids of the nodes that are entitled to each scope's keys, among `nodes`."""
 
-    A node is entitled from a task's assignment until the task has really ended, so that one that is being
-    stopped can still answer. A fenced node is entitled to nothing, one that was drained by force to no
-    network's keys.
-    """
-    nodes = list(nodes)
-    workers = {n.meta.id for n in nodes if n.role == types.ROLE_WORKER and not n.fenced}
-    found: dict[str, set[str]] = defaultdict(set)
-    found[GOSSIP_SCOPE] = workers
-    trusted = workers - {n.meta.id for n in nodes if n.drained_by_force}
-    for task in tasks:
-        if is_on_node(task) and task.node_id in trusted:
-            for network_id in task.spec.networks:
-                found[network_id].add(task.node_id)
-    return {scope: frozenset(ids) for scope, ids in found.items()}
+    def __init__(self, nodes: Iterable[types.Node], placement: Placement) -> None:
+        nodes = list(nodes)
+        self._gossip = frozenset(n.meta.id for n in nodes if may_gossip(n))
+        self._networks = frozenset(n.meta.id for n in nodes if may_hold_networks(n))
+        self._placement = placement
 
+    def of(self, scope_id: str) -> frozenset[str]:
+        if scope_id == GOSSIP_SCOPE:
+            return self._gossip
+        return self._networks.intersection(self._placement.nodes_on(scope_id))
 
-def entitled(state: State, scope_id: str) -> frozenset[str]:
-    """Ids of the nodes that hold the scope's keys now."""
-    found = holders(state.all(types.Node), state.all(types.Task))
-    return found.get(scope_id, frozenset())
+    def held_by(self, node_id: str) -> set[str]:
+        """Ids of the scopes whose keys the node holds."""
+        held = {GOSSIP_SCOPE} if node_id in self._gossip else set()
+        return held | (self._placement.networks_on(node_id) if node_id in self._networks else set())
 
 
 def up(nodes: Iterable[types.Node]) -> frozenset[str]:

@@ -22,7 +22,7 @@ from swarmnet.core.limits import (
 from swarmnet.core.rotation import Report, Step, Terms
 from swarmnet.core.state import Transaction
 from swarmnet.core.timestamps import seconds
-from swarmnet.manager.entitlement import holders, up
+from swarmnet.manager.entitlement import Holders, up
 from swarmnet.manager.loop import Batch
 
 log = structlog.get_logger()
@@ -75,8 +75,8 @@ def rekey_without(
     if node is not None and node.role == types.ROLE_MANAGER:
         held = {scope.meta.id for scope in transaction.scan(types.KeyScope)}
     else:
-        found = holders(transaction.scan(types.Node), transaction.all(types.Task))
-        held = {scope for scope, nodes in found.items() if node_id in nodes}
+        transaction.all(types.Task)
+        held = Holders(transaction.scan(types.Node), transaction.placement).held_by(node_id)
     return request_rotation(transaction, sorted(held - {GOSSIP_SCOPE} if stays else held), reason)
 
 
@@ -97,14 +97,14 @@ class KeyManager:
             return None
         terms = terms_of(cluster)
         nodes = transaction.scan(types.Node)
-        found, alive = holders(nodes, transaction.scan(types.Task)), up(nodes)
+        found, alive = Holders(nodes, transaction.placement), up(nodes)
         batch = Batch()
         wake: list[float] = []
         late: dict[str, str] = {}
         for scope_id in [each.meta.id for each in transaction.scan(types.KeyScope)]:
-            waited_on = found.get(scope_id, frozenset()) & alive
             if batch.full:
                 break
+            waited_on = found.of(scope_id) & alive
             step = self._advance(transaction, scope_id, waited_on, now, terms=terms, batch=batch)
             if step.fence:  # and go on without them, before they can register again
                 late.update(dict.fromkeys(step.fence, scope_id))
@@ -128,7 +128,7 @@ class KeyManager:
         """All the steps that can be taken now: several only while nobody holds the keys."""
         reports = self.reports(scope_id)
         while True:
-            scope = transaction.get(types.KeyScope, scope_id)
+            scope = transaction.peek(types.KeyScope, scope_id)  # what is put is a precondition
             assert scope is not None
             step = rotation.advance(scope, waited_on, reports, now, terms)
             if step.scope is None:

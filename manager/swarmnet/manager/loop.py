@@ -32,6 +32,10 @@ BATCH_BYTES: Final = MAX_COMMAND_BYTES // 4
 _SHORTEST_WAIT_S: Final = 0.01
 _LONGEST_WAIT_S: Final = 60.0
 """Due times are by the wall clock, which may be set back."""
+_REST: Final = 2.0
+_LONGEST_REST_S: Final = 0.1
+"""After a pass a loop rests for twice the time that planning took: what comes in large moments, such as a
+thousand acknowledgements, is looked at together, and other work has its turn."""
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 5.0
 
@@ -69,6 +73,7 @@ class Loop:
         self._plan = plan
         self._clock = clock
         self._changes: Subscription | None = None
+        self._planning_s = 0.0
 
     def wake(self) -> None:
         """Plan again soon; without effect while the loop is not running, as it plans when it starts."""
@@ -84,7 +89,7 @@ class Loop:
                     if not caught_up:
                         await self._store.read_barrier()
                         caught_up = True
-                    due = await self._store.transact(lambda t: self._plan(t, self._clock()))
+                    due = await self._store.transact(self._planned)
                 except NotLeader:
                     log.info("control loop ended", loop=self.name, reason="another manager leads")
                     return
@@ -94,7 +99,14 @@ class Loop:
                     pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
                     continue
                 pause_s = _FIRST_PAUSE_S
+                await asyncio.sleep(min(_REST * self._planning_s, _LONGEST_REST_S))
                 await self._wait(self._changes, due)
+
+    def _planned(self, transaction: Transaction) -> float | None:
+        began = time.perf_counter()
+        due = self._plan(transaction, self._clock())
+        self._planning_s = time.perf_counter() - began
+        return due
 
     async def _wait(self, changes: Subscription, due: float | None) -> None:
         left_s = _LONGEST_WAIT_S if due is None else due - self._clock()

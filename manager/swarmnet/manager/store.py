@@ -58,9 +58,21 @@ class Subscription:
         self._lost = True
         self._wake.set()
 
+    def nudge(self) -> None:
+        """Wake the reader, though nothing has changed."""
+        self._wake.set()
+
     async def next(self) -> list[Event] | None:
         """Wait for events and take all of them; None when some were lost: read the state again."""
+        await self.wait()
+        return self.take()
+
+    async def wait(self) -> None:
+        """Until there is something to take."""
         await self._wake.wait()
+
+    def take(self) -> list[Event] | None:
+        """What there is now, maybe nothing; None when some were lost."""
         self._wake.clear()
         events, self._events = self._events, []
         if self._lost:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
+from typing import Final
+
 from swarmnet.api.v1 import control_pb2 as control
 from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core.keys import GOSSIP_SCOPE
@@ -11,10 +15,19 @@ from swarmnet.manager.control.surroundings import Noun
 from swarmnet.manager.entitlement import entitled
 from swarmnet.manager.keymanager import request_rotation
 
+_AT_ONCE: Final = 100
+"""Scopes."""
+
 
 class KeyNoun(Noun):
     async def ListKeys(self, request: control.ListKeysRequest, context: object) -> control.ListKeysResponse:
-        return control.ListKeysResponse(keys=map(self._key_view, self._store.state.all(types.KeyScope)))
+        answer = control.ListKeysResponse()
+        for number, scope_id in enumerate([scope.meta.id for scope in self._store.state.all(types.KeyScope)]):
+            if number % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)  # others have their turn
+            if (scope := self._store.state.get(types.KeyScope, scope_id)) is not None:
+                answer.keys.append(self._key_view(scope))
+        return answer
 
     def _key_view(self, scope: types.KeyScope) -> control.KeyView:
         network = self._store.state.get(types.Network, scope.meta.id)
@@ -28,11 +41,13 @@ class KeyNoun(Noun):
     async def RotateKeys(
         self, request: control.RotateKeysRequest, context: object
     ) -> control.RotateKeysResponse:
-        def decide(transaction: Transaction) -> control.RotateKeysResponse:
-            scopes = request_rotation(transaction, _meant(transaction, request.ref), "requested")
-            return control.RotateKeysResponse(scopes=scopes)
-
-        return await self._store.transact(decide)
+        """In several commands: all scopes together may be too much for one."""
+        answer = control.RotateKeysResponse()
+        meant = _meant(Transaction(self._store.state), request.ref)
+        for first in range(0, len(meant), _AT_ONCE):
+            ask = partial(request_rotation, scope_ids=meant[first : first + _AT_ONCE], reason="requested")
+            answer.scopes.extend(await self._store.transact(ask))
+        return answer
 
 
 def _meant(transaction: Transaction, ref: str) -> list[str]:
