@@ -49,6 +49,7 @@ class Worker:
             self._hello,
             self._assigned,
             random.Random(number),
+            answer=self._answer,
         )
 
     def _hello(self) -> dispatcher.Hello:
@@ -61,6 +62,9 @@ class Worker:
                 esp=True, images=["host"], kernel="6.1", executors=["process"]
             ),
         )
+
+    async def _answer(self, question: dispatcher.Question) -> dispatcher.Answer:
+        return dispatcher.Answer(id=question.id, error="this worker has no kernel")
 
     def _assigned(self, assignment: dispatcher.Assignment) -> None:
         statuses = {each.task.meta.id: _status(each.task) for each in assignment.tasks}

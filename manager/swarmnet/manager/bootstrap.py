@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
@@ -67,8 +66,6 @@ class BootstrapService(ca_pb2_grpc.BootstrapServicer):
         self._store = store
         self._issuer = issuer
         self._root_pem = root_pem
-        self._one_by_one = asyncio.Lock()
-        """Each node that joins takes the next index: of many at once, all but one would have to try again."""
 
     async def GetRootCertificate(
         self, request: ca_pb2.GetRootCertificateRequest, context: object
@@ -92,8 +89,7 @@ class BootstrapService(ca_pb2_grpc.BootstrapServicer):
             node.certificate_root = digest_of(answer.root_certificate_pem.encode())
             transaction.put(node)
 
-        async with self._one_by_one:
-            await self._store.transact(decide)
+        await self._store.transact(decide)
         return answer
 
     def _role(

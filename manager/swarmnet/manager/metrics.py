@@ -53,8 +53,8 @@ class RaftReading:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """`raft`, `lag`: None outside of a swarm, and of a locked manager. `refused`: calls from other hosts, by the
-    reason of the error."""
+    """`raft`, `lag`: None outside of a swarm, and of a locked manager. `refused`: calls from other hosts, by
+    the reason of the error."""
 
     raft: RaftReading | None = None
     refused: Mapping[str, int] = field(default_factory=dict)

@@ -8,10 +8,10 @@ from swarmnet.api.v1 import control_pb2 as control
 from swarmnet.api.v1 import dispatcher_pb2 as dispatcher
 from swarmnet.api.v1 import encryption_pb2 as encryption
 from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.core.entitlement import entitled
 from swarmnet.core.errors import FailedPrecondition
 from swarmnet.manager.control import lookup
 from swarmnet.manager.control.surroundings import Noun
-from swarmnet.manager.entitlement import holders
 
 
 class EncryptionNoun(Noun):
@@ -56,8 +56,7 @@ class EncryptionNoun(Noun):
         return [each for each in self._store.state.all(types.Network) if each.encrypted]
 
     def _holders(self, network: types.Network) -> Sequence[str]:
-        state = self._store.state
-        return sorted(holders(state.all(types.Node), state.all(types.Task)).get(network.meta.id, ()))
+        return sorted(entitled(self._store.state, network.meta.id))
 
     def _node_encryption(self, node_id: str, answer: dispatcher.Answer) -> encryption.NodeEncryption:
         found = answer.encryption
