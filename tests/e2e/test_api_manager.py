@@ -162,16 +162,11 @@ async def all_reachable(manager: Manager) -> list[control_pb2.NodeView]:
     return views if all(view.manager_status != "Unreachable" for view in views) else []
 
 
-async def test_a_worker_joins_fast_and_may_not_command(manager: Manager) -> None:
+async def test_a_worker_joins_and_may_not_command(manager: Manager) -> None:
     await manager.init()
     token = parse_token((await manager.tokens()).worker)
     request = ca_pb2.IssueCertificateRequest(hostname="w1", role=types.ROLE_WORKER)
-    durations = []
-    for _ in range(3):
-        began = time.monotonic()
-        enrolment = await enrol(token, [manager.bootstrap], request)
-        durations.append(time.monotonic() - began)
-    assert min(durations) < 0.5
+    enrolment = await enrol(token, [manager.bootstrap], request)
     async with node_channel(enrolment.credentials, manager.address) as channel:
         stub = control_pb2_grpc.ControlStub(channel)
         with pytest.raises(PermissionDenied):
