@@ -28,6 +28,7 @@ from tests.unit.manager_doors import (
     Doors,
     MadeUpSwarm,
     certificate,
+    free_port,
     open_doors,
     said,
 )
@@ -47,6 +48,7 @@ from swarmnet.manager.ca.credentials import Credentials
 from swarmnet.manager.identity import Caller, CallerRole
 from swarmnet.manager.limiter import BURST, RATE_PER_S, RateLimiter
 from swarmnet.manager.rpcs import RPCS, roles_of
+from swarmnet.manager.server import close, make_bootstrap_server
 from swarmnet.manager.tls import anonymous_channel, node_channel
 
 GET = control_pb2.GetClusterRequest()
@@ -353,3 +355,12 @@ async def test_a_client_is_told_to_renew_when_another_root_issues(tmp_path: Path
         renewed = certificate(CallerRole.CLIENT, CLIENT, root=new)
         both = Credentials(renewed.certificate_pem, renewed.key, rotating.root_pem)
         assert not await told_to_renew(both, doors.nodes)
+
+
+async def test_a_server_that_was_never_started_gives_its_port_back() -> None:
+    swarm, address = MadeUpSwarm(), f"127.0.0.1:{free_port()}"
+    for _ in range(2):
+        server = await make_bootstrap_server(
+            address, lambda: AS_MANAGER, lambda: swarm, swarm.refused, note=swarm.note
+        )
+        await close(server, 0.0)

@@ -89,5 +89,6 @@ class Control:
     RotateKeys = Rpc(control.RotateKeysRequest, control.RotateKeysResponse)
     GetEncryption = Rpc(control.GetEncryptionRequest, control.GetEncryptionResponse)
     VerifyEncryption = Rpc(control.VerifyEncryptionRequest, control.VerifyEncryptionResponse)
+    NoteRefusals = Rpc(control.NoteRefusalsRequest, control.NoteRefusalsResponse)
     GetRaftStatus = Rpc(control.GetRaftStatusRequest, control.RaftStatus)
     TransferLeadership = Rpc(control.TransferLeadershipRequest, control.TransferLeadershipResponse)

@@ -51,6 +51,7 @@ from swarmnet.manager.server import (
     CONTROL,
     DISPATCHER,
     STOP_GRACE_S,
+    close,
     make_bootstrap_server,
     make_nodes_server,
 )
@@ -249,7 +250,7 @@ class ActiveManager:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._pipelines.end(STOP_GRACE_S)
-        await asyncio.gather(*(server.stop(STOP_GRACE_S) for server in self._servers))
+        await asyncio.gather(*(close(server, STOP_GRACE_S) for server in self._servers))
         await self.peers.close()
         if self._raft is not None:
             await self._raft.stop()

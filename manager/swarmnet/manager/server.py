@@ -140,6 +140,12 @@ async def _server(
     return server
 
 
+async def close(server: grpc.aio.Server, grace_s: float) -> None:
+    """Stop it, whether it was started or not: gRPC gives back the port only of one that was."""
+    await server.start()
+    await server.stop(grace_s)
+
+
 def _bind(address: str, bind: Callable[[], int]) -> None:
     try:
         bind()
