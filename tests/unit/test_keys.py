@@ -105,3 +105,15 @@ def test_epochs_are_kept_in_order_and_name_the_one_to_send_with() -> None:
 def test_roles_that_make_no_sense_together_are_refused(live: list[Epoch]) -> None:
     with pytest.raises(ValueError, match="net"):
         Epochs("net", tuple(live))
+
+
+def test_two_nodes_that_had_one_index_share_an_spi_and_no_key() -> None:
+    """An index may be given out again one day: keys are made of ids, so no nonce comes twice under one."""
+    secret = EpochSecret("net", 17, SecretBytes(bytes(range(32))))
+    assert spi(1, 7, 17) == spi(1, 7, 1)
+    keys = [
+        esp_key(secret, *ends).reveal()
+        for node in ("removed", "new")
+        for ends in ((node, "peer"), ("peer", node))
+    ]
+    assert len({key[:32] for key in keys}) == len({key[32:] for key in keys}) == 4

@@ -134,6 +134,18 @@ def test_the_grace_is_short_when_the_next_rotation_waits() -> None:
     assert w.step().create == 3
 
 
+def test_the_grace_is_short_for_who_cannot_send_with_the_new_epoch_either() -> None:
+    """Its host restarted during the rotation: what it had done with that key is not known."""
+    w = world("a", "b")
+    w.scope.again = True
+    for _ in range(3):
+        w.step()
+        w.report()
+    assert w.step().wake_at == START + RETIRE_GRACE_S
+    w.told["a"] = replace(w.told["a"], exhausted=True)
+    assert w.step().wake_at == START + HURRIED_GRACE_S
+
+
 def test_with_nobody_to_wait_for_everything_passes_at_once() -> None:
     w = world()
     w.scope.again = True

@@ -41,6 +41,7 @@ class QuietKernel(Kernel):
         super().__init__()
         self.calls: list[str] = []
         self.worn: Callable[[], None] = lambda: None
+        self.kept_ledger = False
 
     async def start(self) -> Capability:
         if "start" not in self.calls:
@@ -60,6 +61,7 @@ class QuietKernel(Kernel):
 
     async def remove_all(self, *, comes_back: bool = False) -> None:
         self.calls.append("remove_all")
+        self.kept_ledger = comes_back
 
     async def close(self) -> None:
         self.calls.append("close")
@@ -244,6 +246,7 @@ async def test_a_removed_worker_forgets_everything_and_says_why(host: Host, mana
                 await asyncio.sleep(0.01)
         assert said.error == "removed from the swarm: an operator removed it"
         assert host.kernel.calls == ["start", "remove_all", "close"]
+        assert not host.kernel.kept_ledger
         assert not (host.config.state_dir / "certificates/node.key").exists()
 
 

@@ -161,6 +161,7 @@ async def test_its_identity_goes_to_the_manager_daemon_when_the_managers_say_so(
                 await asyncio.sleep(0.01)
         assert (said.error, said.node_id) == ("", "")
         assert host.kernel.calls[-2:] == ["remove_all", "close"]
+        assert host.kernel.kept_ledger  # once demoted, it has the same id, and so the same keys
     async with host.up() as stub:
         assert (await info(stub)).state == "inactive"
 
