@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from swarmnet.worker import main as command
-from swarmnet.worker.main import config_of
+from swarmnet.worker import command
+from swarmnet.worker.command import config_of
 
 
 def parsed(tmp_path: Path, *more: str) -> list[str]:
