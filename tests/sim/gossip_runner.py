@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import multiprocessing
 import os
 import sys
@@ -17,7 +18,10 @@ _CHUNK: Final = 5
 
 def run_some(work: tuple[int, Sequence[int]]) -> list[Outcome]:
     size, seeds = work
-    return [run(seed, size) for seed in seeds]
+    gc.disable()  # a story ends soon, and all of it with it
+    outcomes = [run(seed, size) for seed in seeds]
+    gc.collect()
+    return outcomes
 
 
 def run_all(size: int, seeds: range, processes: int | None = None) -> Iterable[list[Outcome]]:

@@ -114,7 +114,7 @@ def test_riding_along_takes_what_fits_and_counts_for_nothing() -> None:
     assert news.untold
 
 
-def test_the_queue_is_bounded_and_drops_what_was_told_most() -> None:
+def test_the_queue_is_bounded_and_drops_the_oldest() -> None:
     news = queue()
     news.put("told", b"told", 0.0)
     news.round(1000, 5, 0.0)

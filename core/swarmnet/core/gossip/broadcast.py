@@ -57,7 +57,7 @@ class Broadcast:
         """Tell everybody, from the next round on: at once, unless too many went just now."""
         self._items.pop(key, None)
         if len(self._items) >= MAX_QUEUED:
-            del self._items[max(self._items, key=lambda each: self._items[each].told)]
+            del self._items[next(iter(self._items))]
         self._items[key] = _Item(frame, now)
         self.due = min(self.due, self._pace.ready(now))
 

@@ -59,6 +59,10 @@ class Exchange:
     def __len__(self) -> int:
         return len(self._tickets)
 
+    def asks(self, scope: str) -> bool:
+        """Whether a sync of that scope is under way."""
+        return self._tickets.under_way(scope) > 0
+
     # -- who asks ------------------------------------------------------------------------------------------
 
     def ask(self, scope: str, node_id: str, address: str = "", body: bytes | None = None) -> None:

@@ -52,7 +52,7 @@ MAX_REMEMBERED_SIGNATURES: Final = 50_000
 
 # Queues.
 MAX_QUEUED: Final = 4096
-"""News on its way, per scope; beyond, the most repeated goes, and the vectors repair what was missed."""
+"""News on its way, per scope; beyond, the oldest goes, and the vectors repair what was missed."""
 MAX_ROUND_DATAGRAMS: Final = 8
 """Of one round of news; the rest is due with the next one."""
 MAX_SYNCS_PER_SCOPE: Final = 4

@@ -453,6 +453,11 @@ class Gossip:
         for member in some(self._randomness, network.targets(self._swim.members), 1):
             self._exchange.ask(network.id, member.node_id)
 
+    def _ask_first(self, network: Network, node_id: str) -> None:
+        """For the whole table, unless somebody has been asked."""
+        if not network.agreed_at and not self._exchange.asks(network.id):
+            self._exchange.ask(network.id, node_id)
+
     def _absent(self) -> list[tuple[str, str]]:
         """Seeds that are not here yet, and members that failed."""
         dead = {m.node_id: m.address for m in self._swim.members if m.state is State.DEAD}
@@ -502,5 +507,5 @@ class Gossip:
         for network in self._networks.values():
             if network.came_or_went(event.node_id):
                 self._out.events.append(EndpointsChanged(network.id))
-            if isinstance(event, MemberUp) and event.node_id in network.peers and not network.agreed_at:
-                self._exchange.ask(network.id, event.node_id)
+            if isinstance(event, MemberUp) and event.node_id in network.peers:
+                self._ask_first(network, event.node_id)

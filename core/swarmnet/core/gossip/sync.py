@@ -40,12 +40,16 @@ class Tickets:
 
     def issue(self, scope: str, node_id: str) -> Ticket | None:
         """None if one with that node is under way, or too many are."""
-        same = [each for each in self._open.values() if each.scope == scope]
-        if len(same) >= MAX_SYNCS_PER_SCOPE or any(each.node_id == node_id for each in same):
+        if self.under_way(scope) >= MAX_SYNCS_PER_SCOPE or (scope, node_id) in (
+            (each.scope, each.node_id) for each in self._open.values()
+        ):
             return None
         self._number += 1
         ticket = self._open[self._number] = Ticket(self._number, scope, node_id)
         return ticket
+
+    def under_way(self, scope: str) -> int:
+        return sum(each.scope == scope for each in self._open.values())
 
     def get(self, number: int) -> Ticket | None:
         return self._open.get(number)
