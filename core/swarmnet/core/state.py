@@ -62,8 +62,9 @@ _NAME: Final[Mapping[str, Callable[..., str]]] = {
 }
 """Of the tables whose objects are found by name: what it is."""
 
-REMEMBERED_REQUESTS: Final = 10_000
-"""Request ids kept to apply a retried command once; older ones are forgotten."""
+REMEMBERED_REQUESTS: Final = 100_000
+"""Request ids kept to apply a retried command once; older ones are forgotten: no sooner than after some 15 s
+of as many writes as managers can make, hours otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
