@@ -16,8 +16,7 @@ from swarmnet.core.errors import AlreadyExists, InvalidArgument, NotLeader, Swar
 from swarmnet.core.keys import GOSSIP_SCOPE
 from swarmnet.core.state import State, Transaction
 from swarmnet.core.timestamps import duration, stamp
-from swarmnet.manager import dispatcher as dispatcher_service
-from swarmnet.manager import dispatcher_inquiries
+from swarmnet.manager import dispatcher_inquiries, dispatcher_pusher
 from swarmnet.manager.dispatcher import _register
 from swarmnet.manager.dispatcher_assignment import Picture
 from swarmnet.manager.dispatcher_liveness import Liveness
@@ -80,7 +79,7 @@ async def test_a_report_moves_a_task_on_and_causes_no_new_assignment(bench: Benc
 async def test_changes_close_together_are_one_assignment(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatcher_service, "_COALESCE_S", 1.0)  # a busy machine takes its time to make 20
+    monkeypatch.setattr(dispatcher_pusher, "COALESCE_S", 1.0)  # a busy machine takes its time to make 20
     worker = bench.worker(1)
     await worker.until(lambda a: True)
     told = len(worker.received)
