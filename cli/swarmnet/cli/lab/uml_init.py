@@ -28,6 +28,8 @@ _CHUNK_BYTES: Final = 65536
 _LAST_OUTPUT_S: Final = 2.0
 """How long what the job left behind may still hold its output open."""
 _MODULES_ROOT: Final = Path("/lib/modules")
+_BACKLOG: Final = (Path("/proc/sys/net/core/netdev_max_backlog"), "100000")
+"""All hosts of a lab share one CPU and its one queue of received packets; each would have its own."""
 
 
 class Job(TypedDict):
@@ -44,6 +46,7 @@ def main(folder: Path) -> None:
         _mount_all()
         linux.mount("tmp", folder / "tmp", "tmpfs")
         _load_modules()
+        _BACKLOG[0].write_text(_BACKLOG[1])
         status = _run(job)
     except Exception as error:  # nobody is above this process to see it
         print(f"user-mode-linux could not be prepared: {error!r}", file=sys.stderr)
