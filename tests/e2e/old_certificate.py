@@ -1,6 +1,7 @@
-"""Tries a node's certificate at a manager: `python -m tests.e2e.old_certificate FOLDER HOST`.
+"""Tries a node's certificate at a manager: `python -m tests.e2e.old_certificate FOLDER KIND HOST`.
 
-FOLDER is a state directory's certificates. Prints a JSON object: what was tried, and what came of it.
+FOLDER is a copy of a daemon's state directory, KIND manager or worker. Prints a JSON object: what was tried,
+and what came of it.
 """
 
 from __future__ import annotations
@@ -22,17 +23,19 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from swarmnet.api.v1 import dispatcher_pb2, raft_pb2
 from swarmnet.core.limits import MANAGER_PORT, RAFT_PORT
-from swarmnet.core.secret import SecretBytes
 from swarmnet.core.status import TRAILER, decode
 from swarmnet.manager.admission import FORWARDED_NODE, FORWARDED_ROLE
 from swarmnet.manager.ca.credentials import Credentials
+from swarmnet.manager.ca.files import IdentityFiles
 from swarmnet.manager.peer_tls import PeerSecurity
 from swarmnet.manager.rpcs import RPCS
 from swarmnet.manager.server import LOCAL
 from swarmnet.manager.tls import node_channel
+from swarmnet.worker.identity import IdentityFiles as WorkerFiles
 
 _PATIENCE_S: Final = 10.0
 _ATTEMPTS: Final = 5
+_NO_CONNECTION: Final = "no connection"
 _LOST: Final = "no reason given"
 _NOWHERE: Final = "10.133.0.99"
 _AS_OPERATOR: Final = ((FORWARDED_NODE, ""), (FORWARDED_ROLE, "swarmnet-client"))
@@ -44,9 +47,14 @@ _STANDARD: Final = {
 }
 
 
-def load(folder: Path) -> Credentials:
-    certificate, key, roots = ((folder / name).read_bytes() for name in ("node.pem", "node.key", "root.pem"))
-    return Credentials(certificate, SecretBytes(key), roots)
+def load(state_dir: Path, kind: str) -> Credentials:
+    if kind == "manager":
+        found = IdentityFiles(state_dir).load()
+        assert found is not None
+        return found
+    mine = WorkerFiles(state_dir).load()
+    assert mine is not None
+    return Credentials(mine.certificate_pem, mine.key, mine.root_pem)
 
 
 async def try_everything(mine: Credentials, host: str) -> dict[str, str]:
@@ -66,7 +74,10 @@ async def try_everything(mine: Credentials, host: str) -> dict[str, str]:
             found[f"{path} as an operator"] = await _call(channel, path, request, _AS_OPERATOR)
         for path, asked in _STANDARD.items():
             found[path] = await _call(channel, path, asked, ())
-    found["raft"] = await _raft(mine, host)
+    for _ in range(_ATTEMPTS):
+        found["raft"] = await _raft(mine, host)
+        if found["raft"] != _NO_CONNECTION:
+            break
     return found
 
 
@@ -125,11 +136,11 @@ async def _raft(mine: Credentials, host: str) -> str:
             rest = await reader.read(1) if welcome.refused else b""
             writer.transport.abort()
     except (OSError, asyncio.IncompleteReadError):
-        return "no connection"
+        return _NO_CONNECTION
     if welcome.refused:
         return "refused" if not rest else "refused, and went on"
     return "welcome"
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(try_everything(load(Path(sys.argv[1])), sys.argv[2]))))
+    print(json.dumps(asyncio.run(try_everything(load(Path(sys.argv[1]), sys.argv[2]), sys.argv[3]))))

@@ -205,16 +205,20 @@ def what_it_says(lab: Lab) -> str:
 
 ALLOWED: Final = {
     "/swarmnet.api.v1.Dispatcher/Session": {"removed"},
+    "/swarmnet.api.v1.Control/Pipeline": {"an empty answer"},
+    "/swarmnet.api.v1.Control/Pipeline as an operator": {"an empty answer"},
 }
-"""The dispatcher tells a node itself that it is none any more."""
+"""The dispatcher tells a node itself that it is none any more; a pipeline refuses each of its calls."""
 REFUSED: Final = {"UNAUTHENTICATED", "PERMISSION_DENIED", "NOT_LEADER"}
 """The last one by a manager that does not lead, to who claims to forward a call."""
 
 
 def kept(lab: Lab, host: str, kind: str, folder: Path) -> Path:
-    """A copy of what a daemon of that host has as its certificate."""
+    """A copy of what a daemon of that host has as its identity."""
     copy = folder / f"{host}-{kind}"
-    found = lab.run(host, ["cp", "-r", f"/var/lib/swarmnet/{kind}/certificates", str(copy)])
+    copy.mkdir()
+    script = f'cd /var/lib/swarmnet/{kind} && for f in *; do [ "$f" = raft ] || cp -r "$f" {copy}/; done'
+    found = lab.run(host, ["sh", "-c", script])
     assert found.returncode == 0, found.stderr
     return copy
 
@@ -222,7 +226,7 @@ def kept(lab: Lab, host: str, kind: str, folder: Path) -> Path:
 def opened(lab: Lab, old: Path, to: str, but: Mapping[str, set[str]] = ALLOWED) -> dict[str, str]:
     """What the certificate got at that manager."""
     argv = ["env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "tests.e2e.old_certificate"]
-    argv += [str(old), lab.host(to).address]
+    argv += [str(old), old.name.partition("-")[2], lab.host(to).address]
     tried = lab.run("w2", argv, timeout_s=PATIENCE_S)
     assert tried.returncode == 0, tried.stderr
     found = json.loads(tried.stdout)

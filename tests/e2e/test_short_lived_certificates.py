@@ -104,6 +104,7 @@ def _come_back_too_late(worker: Host, manager: Host) -> None:
     assert "`swarmnet swarm leave` here and join again" in worker.ok("info")
     worker.ok("swarm", "leave")
     assert sleepers() == set()
+    manager.island.hosts[0].ok("service", "rm", "web")
     token = manager.island.hosts[0].ok("swarm", "join-token", "-q", "worker").strip()
     worker.ok("swarm", "join", "--token", token, manager.island.hosts[0].bootstrap)
     assert any("certificate made anew from the state" in line for line in said(manager, began))
