@@ -89,6 +89,9 @@ class Members:
     def get(self, node_id: str) -> Member | None:
         return self._members.get(node_id)
 
+    def knows(self, node_id: str) -> bool:
+        return node_id in self._members
+
     def put(self, rumor: Rumor, now: float) -> Member:
         """What is known of a member from now on. A suspicion that runs goes on only at the same
         incarnation."""

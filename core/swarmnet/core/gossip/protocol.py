@@ -19,6 +19,7 @@ from swarmnet.core.endpoints import Endpoint
 from swarmnet.core.epochs import Epochs
 from swarmnet.core.gossip import messages
 from swarmnet.core.gossip.broadcast import Broadcast
+from swarmnet.core.gossip.differences import Differences
 from swarmnet.core.gossip.events import (
     Datagram,
     EndpointsChanged,
@@ -35,7 +36,7 @@ from swarmnet.core.gossip.names import Malformed, unpack_id
 from swarmnet.core.gossip.network import Network
 from swarmnet.core.gossip.pace import Pace
 from swarmnet.core.gossip.randomness import Randomness, some
-from swarmnet.core.gossip.seal import OVERHEAD_BYTES, Derive, Opened, Refused, Sealer, gossip_cipher
+from swarmnet.core.gossip.seal import OVERHEAD_BYTES, Derive, Opened, Refusal, Refused, Sealer, gossip_cipher
 from swarmnet.core.gossip.swim import Surroundings, Swim
 from swarmnet.core.gossip.table import LamportClock
 from swarmnet.core.gossip.timers import Timers
@@ -83,10 +84,14 @@ class Gossip:
         self._peers: dict[str, frozenset[str]] = {}
         self._clock = LamportClock(started_ms)
         self._pace = Pace(self._timing, randomness)
-        self._agreed_at = 0.0
-        self._told_at = 0.0
         self._room = MAX_DATAGRAM_BYTES - OVERHEAD_BYTES
-        around = Surroundings(self._send_cluster, self._ask, self._happened, self._sealer.meet, self._ping)
+        around = Surroundings(
+            self._send_cluster,
+            lambda member: self._exchange.ask(GOSSIP_SCOPE, member.node_id),
+            self._happened,
+            self._sealer.meet,
+            self._ping,
+        )
         me = Rumor(node_id, address, started_ms, State.ALIVE, boot=boot)
         self._swim = Swim(me, self._timing, randomness, Broadcast(self._timing, self._pace), around)
         takers = Takers(self._heard_rumors, self._heard_deltas)
@@ -98,18 +103,22 @@ class Gossip:
             counters=self._counters,
             requests=self._request,
         )
+        self._differences = Differences(
+            swim=self._swim,
+            networks=self._networks,
+            timing=self._timing,
+            send=self._send,
+            ask=self._exchange.ask,
+            room=self._room,
+        )
 
     # -- the wire and the time -----------------------------------------------------------------------------
 
     def start(self, now: float) -> None:
-        self._agreed_at = now
+        self._differences.start(now)
         self._swim.start(now)
-        for chore, period_s in (
-            (_Chore.JOIN, self._timing.join_retry_s),
-            (_Chore.RECONNECT, self._timing.reconnect_period_s),
-            (_Chore.HOUSE, self._timing.house_period_s),
-        ):
-            self._chores.set(now + period_s * self._randomness.random(), chore)
+        for chore in _Chore:
+            self._chores.set(now + self._timing.join_retry_s * self._randomness.random(), chore)
 
     def receive(self, datagram: bytes, now: float) -> None:
         self._counters["received"] += 1
@@ -119,21 +128,16 @@ class Gossip:
                 self._heard_cluster(opened, now)
             else:
                 self._heard_network(opened, now)
-        except Malformed:
-            self._counters["dropped_malformed"] += 1
-        except Refused as refused:
-            self._counters[refused.why.value] += 1
+        except (Malformed, Refused) as refused:
+            self._count(refused)
 
     def receive_sync(self, request: bytes, challenge: bytes, now: float) -> bytes | None:
         """The reply to a request by TCP, made for the challenge that this node gave; None: close the
         connection without a word."""
         try:
             sender, reply = self._exchange.answer(request, challenge, now)
-        except Malformed:
-            self._counters["dropped_malformed"] += 1
-            return None
-        except Refused as refused:
-            self._counters[refused.why.value] += 1
+        except (Malformed, Refused) as refused:
+            self._count(refused)
             return None
         self._spoke(sender, now)
         return reply
@@ -146,10 +150,8 @@ class Gossip:
         """The reply to the SyncRequest of that ticket; None: there was none."""
         try:
             sender = self._exchange.answered(ticket, reply, now)
-        except Malformed:
-            self._counters["dropped_malformed"] += 1
-        except Refused as refused:
-            self._counters[refused.why.value] += 1
+        except (Malformed, Refused) as refused:
+            self._count(refused)
         else:
             if sender is not None:
                 self._spoke(sender, now)
@@ -165,10 +167,9 @@ class Gossip:
                 self._send_news(network, now)
 
     def next_deadline(self) -> float:
-        deadline = min(self._chores.next_deadline(), self._swim.timers.next_deadline(), self._swim.rumors.due)
-        for network in self._networks.values():
-            deadline = min(deadline, network.news.due)
-        return deadline
+        news = (network.news.due for network in self._networks.values())
+        timers = self._swim.timers.next_deadline()
+        return min(self._chores.next_deadline(), timers, self._swim.rumors.due, *news)
 
     def take(self) -> Output:
         out, self._out = self._out, Output()
@@ -177,8 +178,8 @@ class Gossip:
 
     def limit_datagrams(self, most_bytes: int) -> None:
         """Some path carries no more than that in one datagram."""
-        room = max(most_bytes, MIN_DATAGRAM_BYTES) - OVERHEAD_BYTES
-        self._room = min(self._room, room)
+        room = min(self._room, max(most_bytes, MIN_DATAGRAM_BYTES) - OVERHEAD_BYTES)
+        self._room = self._differences.room = room
 
     # -- what the worker's agent says ----------------------------------------------------------------------
 
@@ -269,28 +270,28 @@ class Gossip:
 
     def installed(self, scope: str) -> tuple[tuple[int, ...], int]:
         """The epochs that are accepted, and the one that is used to send; 0 = none."""
-        epochs = self._sealer.epochs(scope)
-        if epochs is None:
-            return (), 0
-        return epochs.numbers(), epochs.current.number if epochs.current else 0
+        return self._sealer.installed(scope)
 
     # -- messages in ---------------------------------------------------------------------------------------
+
+    def _count(self, refused: Malformed | Refused) -> None:
+        self._counters[(refused.why if isinstance(refused, Refused) else Refusal.MALFORMED).value] += 1
 
     def _heard_cluster(self, opened: Opened, now: float) -> None:
         body = messages.parse(pb.ClusterDatagram, opened.body)
         if body.rumors:
             self._heard_rumors(messages.rumors(body.rumors), now)
-        member = self._swim.members.get(opened.sender)
         kind = body.WhichOneof("message")
-        if member is None or kind is None:
+        if (member := self._swim.members.get(opened.sender)) is None or kind is None:
             return
         if kind == "ping":
             self._swim.on_ping(member, body.ping)
-            self._compare_members(member, body.ping.members, now)
-            self._compare_table(member, body.ping, now)
+            self._differences.members(member, body.ping.members, now)
+            if (network := self._by_tag.get(body.ping.network)) is not None:
+                self._differences.table(network, member, body.ping.table, now)
         elif kind == "ack":
             self._swim.on_ack(member, body.ack, now)
-            self._compare_members(member, body.ack.members, now)
+            self._differences.members(member, body.ack.members, now)
         elif kind == "nack":
             self._swim.on_nack(body.nack)
         else:
@@ -310,11 +311,14 @@ class Gossip:
             return
         self._heard_deltas(network, body.deltas, now)
         if body.HasField("vector") and (member := self._swim.members.get(opened.sender)) is not None:
-            self._answer_vector(network, member, body.vector, now)
+            self._differences.answer(network, member, body.vector, now)
 
     def _heard_deltas(self, network: Network, deltas: Iterable[bytes], now: float) -> None:
         if network.hear(deltas, now):
-            self._out.events.append(EndpointsChanged(network.id))
+            self._changed(network)
+
+    def _changed(self, network: Network) -> None:
+        self._out.events.append(EndpointsChanged(network.id))
 
     def _spoke(self, sender: str, now: float) -> None:
         """That node has just proved to be there; and if it turns out that somebody has spoken for it, what
@@ -326,70 +330,10 @@ class Gossip:
             self._sealer.rebind(boot)
             self._swim.say(now, boot=boot)
 
-    # -- who has something else ----------------------------------------------------------------------------
+    # -- messages out --------------------------------------------------------------------------------------
 
     def _ping(self, target: str, sequence: int) -> pb.Ping:
-        ping = pb.Ping(sequence=sequence, members=self._swim.digest)
-        shared = [n for n in self._networks.values() if target in n.peers and self._sealer.can_seal(n.id)]
-        if shared:
-            network = shared[sequence % len(shared)]
-            ping.network, ping.table = network.tag, network.digest
-        return ping
-
-    def _compare_members(self, member: Member, digest: int, now: float) -> None:
-        """A difference that lasts is settled by a sync; a young one by telling what has changed of late."""
-        if not digest:
-            return  # an ack that was passed on
-        if digest == self._swim.digest:
-            self._agreed_at = now
-        elif now - self._agreed_at > self._timing.sync_period_s:
-            self._agreed_at = now
-            self._exchange.ask(GOSSIP_SCOPE, member.node_id)
-        elif now - self._told_at > self._timing.round_period_s:
-            self._told_at = now
-            self._send_recent(member, now)
-
-    def _send_recent(self, member: Member, now: float) -> None:
-        frames, room = [], self._room
-        for rumor in self._swim.recent(now - self._timing.recent_s):
-            frame = messages.rumor_frame(rumor)
-            if (room := room - len(frame)) < 0:
-                break
-            frames.append(frame)
-        self._send(GOSSIP_SCOPE, member, b"".join(frames))
-
-    def _compare_table(self, member: Member, ping: pb.Ping, now: float) -> None:
-        network = self._by_tag.get(ping.network)
-        if network is None or member.node_id not in network.peers:
-            return
-        if ping.table == network.digest:
-            network.agreed_at = now
-            return
-        vector = network.vector(self._room)
-        if network.agreed_at and (vector.whole or now - network.agreed_at < self._timing.sync_period_s):
-            self._send(network.id, member, pb.NetworkDatagram(vector=vector).SerializeToString())
-        else:
-            network.agreed_at = now
-            self._exchange.ask(network.id, member.node_id)
-
-    def _answer_vector(self, network: Network, member: Member, vector: pb.Vector, now: float) -> None:
-        """Tell what is lacking there; ask for what is lacking here, if it may be asked."""
-        if member.node_id not in network.peers or network.disputes(vector, now):
-            return
-        body: list[bytes] = []
-        room = self._room
-        for frame in network.repairs(vector):
-            if len(frame) > room:
-                self._send(network.id, member, b"".join(body))
-                body, room = [], self._room
-            body.append(frame)
-            room -= len(frame)
-        if body:
-            self._send(network.id, member, b"".join(body))
-        if vector.answer and (lacking := network.lacking(vector)) is not None:
-            self._send(network.id, member, pb.NetworkDatagram(vector=lacking).SerializeToString())
-
-    # -- messages out --------------------------------------------------------------------------------------
+        return self._differences.ping(target, sequence, self._sealer.can_seal)
 
     def _send(self, scope: str, member: Member, body: bytes) -> None:
         if self._sealer.can_seal(scope):
@@ -441,9 +385,6 @@ class Gossip:
                 self._keep_house(now)
                 self._chores.set(now + self._timing.house_period_s, chore)
 
-    def _ask(self, member: Member) -> None:
-        self._exchange.ask(GOSSIP_SCOPE, member.node_id)
-
     def _ask_seeds(self) -> None:
         for node_id, address in some(self._randomness, self._absent(), self._timing.indirect_probes):
             self._exchange.ask(GOSSIP_SCOPE, node_id, address)
@@ -472,12 +413,9 @@ class Gossip:
         for node_id in self._swim.members.forget_gone(now - self._timing.dead_keep_s):
             self._sealer.part(node_id)
 
-        def known(node_id: str) -> bool:
-            return self._swim.members.get(node_id) is not None
-
         for network in self._networks.values():
-            if network.keep_house(known, now - self._timing.tombstone_keep_s):
-                self._out.events.append(EndpointsChanged(network.id))
+            if network.keep_house(self._swim.members.knows, now - self._timing.tombstone_keep_s):
+                self._changed(network)
 
     def _join_network(self, network_id: str) -> Network:
         news = Broadcast(self._timing, self._pace)
@@ -506,6 +444,6 @@ class Gossip:
             return
         for network in self._networks.values():
             if network.came_or_went(event.node_id):
-                self._out.events.append(EndpointsChanged(network.id))
+                self._changed(network)
             if isinstance(event, MemberUp) and event.node_id in network.peers:
                 self._ask_first(network, event.node_id)

@@ -131,6 +131,13 @@ class Sealer:
     def epochs(self, scope: str) -> Epochs | None:
         return self._scopes.get(scope_tag(scope))
 
+    def installed(self, scope: str) -> tuple[tuple[int, ...], int]:
+        """The epochs that are accepted, and the one that is used to seal; 0 = none."""
+        epochs = self.epochs(scope)
+        if epochs is None:
+            return (), 0
+        return epochs.numbers(), epochs.current.number if epochs.current else 0
+
     def can_seal(self, scope: str) -> bool:
         return scope in self._own
 
