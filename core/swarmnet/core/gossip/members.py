@@ -121,9 +121,10 @@ class Members:
         return self._there
 
     def gone(self, node_id: str) -> bool:
-        """Known to be dead or left; an unknown node is not."""
+        """Dead, left, or not known at all: what such a node once said must not go round among those that have
+        forgotten it."""
         member = self._members.get(node_id)
-        return member is not None and not member.reachable
+        return member is None or not member.reachable
 
     def suspicion(self, node_id: str) -> Suspicion | None:
         member = self._members.get(node_id)

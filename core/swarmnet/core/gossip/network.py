@@ -17,7 +17,7 @@ from swarmnet.core.gossip.table import Delta, LamportClock, Outcome, Row, Table
 from swarmnet.core.gossip.verify import Verifier
 
 Gone: TypeAlias = Callable[[str], bool]
-"""Is that node known to be dead or to have left?"""
+"""Is that node dead, left or unknown?"""
 _VECTOR_BYTES: Final = 16
 """Of one owner in a vector: 8 and a time of up to 8."""
 
