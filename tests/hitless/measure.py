@@ -47,6 +47,16 @@ class Stretch:
     def rate_per_s(self) -> float:
         return self.sent / self.seconds
 
+    @property
+    def refused(self) -> int:
+        """Packets that XFRM of any worker refused, for want of a key or a policy or for another reason."""
+        return sum(n for name, n in self.causes.items() if " Xfrm" in name)
+
+    @property
+    def crowded_out(self) -> int:
+        """Packets, whatever they were, that one CPU for all hosts had no room for: the lab's own loss."""
+        return self.causes.get(_NO_ROOM, 0)
+
     def words(self) -> str:
         found = [
             f"{self.name}: {self.lost} of {self.sent} lost in {self.seconds:.1f} s",
@@ -147,7 +157,7 @@ class Streams:
         found = Counter({each.name.lower(): self.ledger.get(each) for each in _COUNTED})
         for host in self._lab.of_kind("worker"):
             found.update({f"{host.name} {name}": n for name, n in xfrm_statistics(host).items()})
-        found["packets that the kernel had no room for"] = softnet_dropped()
+        found[_NO_ROOM] = softnet_dropped()
         return found
 
     def _where(self, lost: Sequence[int]) -> list[str]:
@@ -163,6 +173,7 @@ class Streams:
         return f"after {self.journal[place][1]}" if place >= 0 else "before all"
 
 
+_NO_ROOM: Final = "packets that the CPU's queue had no room for"
 _COUNTED: Final = (Field.REORDERED, Field.STRAYED, Field.DROPPED)
 
 

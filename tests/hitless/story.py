@@ -217,6 +217,11 @@ class Story:
         for name in ("lost", "duplicated", "reordered", "strayed"):
             count = sum(getattr(each, name) for each in stretches)
             self.figure(f"datagrams {name} {where}", "datagrams", [count], none)
+        self.figure(
+            f"packets that XFRM refused {where}", "packets", [sum(each.refused for each in stretches)], none
+        )
+        crowded_out = sum(each.crowded_out for each in stretches)
+        self.figure(f"packets that the lab's CPU had no room for {where}", "packets", [crowded_out])
         self.figure(f"longest way of a datagram {where}", "ms", [each.delay_ms for each in stretches])
 
     # The end
