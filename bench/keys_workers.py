@@ -120,19 +120,25 @@ def tell(what: dict[str, float]) -> None:
 
 
 async def join(bootstrap: str, root_pem: bytes, token: str, number: int) -> Identity:
+    """From one address, so many at once are turned away now and then, and try again."""
     key = new_key()
     options = (("grpc.ssl_target_name_override", "swarmnet-manager"),)
     credentials = grpc.ssl_channel_credentials(root_pem)
     async with grpc.aio.secure_channel(bootstrap, credentials, options) as channel:
-        answer = await ca_pb2_grpc.BootstrapStub(channel).IssueCertificate(
-            ca_pb2.IssueCertificateRequest(
-                token=token,
-                csr_pem=signing_request(key).decode(),
-                hostname=f"w{number}",
-                role=types.ROLE_WORKER,
-            ),
-            timeout=60,
+        request = ca_pb2.IssueCertificateRequest(
+            token=token,
+            csr_pem=signing_request(key).decode(),
+            hostname=f"w{number}",
+            role=types.ROLE_WORKER,
         )
+        while True:
+            try:
+                answer = await ca_pb2_grpc.BootstrapStub(channel).IssueCertificate(request, timeout=60)
+                break
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                    raise
+                await asyncio.sleep(1)
     return Identity(
         answer.certificate_pem.encode(),
         SecretBytes(private_pem(key).reveal()),

@@ -45,6 +45,10 @@ class Report:
     error: str = ""
 
 
+_SILENT: Final = Report()
+"""What is known of a holder that has not reported."""
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """How often to rotate; how long a holder may keep a step waiting; how long an old epoch is received."""
@@ -98,9 +102,9 @@ def waiting_for(scope: types.KeyScope, up: Iterable[str], reports: Mapping[str, 
         return frozenset()
     if scope.phase == PREPARE:
         coming = number_of(scope, types.EPOCH_ROLE_NEXT)
-        return frozenset(n for n in up if coming not in reports.get(n, Report()).installed)
+        return frozenset(n for n in up if coming not in reports.get(n, _SILENT).installed)
     current = number_of(scope, types.EPOCH_ROLE_CURRENT)
-    return frozenset(n for n in up if reports.get(n, Report()).sending != current)
+    return frozenset(n for n in up if reports.get(n, _SILENT).sending != current)
 
 
 def advance(
@@ -144,7 +148,7 @@ def _reason_to_rotate(
         return "scheduled"
     current = number_of(scope, types.EPOCH_ROLE_CURRENT)
     for node in sorted(up):
-        report = reports.get(node, Report())
+        report = reports.get(node, _SILENT)
         # A report with another epoch in it may complain of the one that has just been dropped.
         if report.exhausted and report.installed == {current}:
             return "soft limit reached"

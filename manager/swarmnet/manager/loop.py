@@ -41,9 +41,11 @@ _LONGEST_PAUSE_S: Final = 5.0
 
 
 class Batch:
-    """How much a pass has changed. What is added last may go beyond the limit: it has to go somewhere."""
+    """How much a pass has changed, of at most `most` objects. What is added last may go beyond the limit: it
+    has to go somewhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = BATCH) -> None:
+        self._most = most
         self._objects = 0
         self._bytes = 0
 
@@ -53,7 +55,7 @@ class Batch:
 
     @property
     def full(self) -> bool:
-        return self._objects >= BATCH or self._bytes >= BATCH_BYTES
+        return self._objects >= self._most or self._bytes >= BATCH_BYTES
 
 
 class Loop:
