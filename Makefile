@@ -61,8 +61,10 @@ check: setup
 test: setup
 	@mkdir -p out
 	status=0
+	$(MAKE) --no-print-directory test-kernel >out/test-kernel.txt 2>&1 & kernel=$$!   # has one CPU; the others are free
 	$(MAKE) --no-print-directory test-host | tee out/test-host.txt || status=1
-	$(MAKE) --no-print-directory test-kernel | tee out/test-kernel.txt || status=1
+	wait $$kernel || status=1
+	cat out/test-kernel.txt
 	echo "any kernel: $$(tail -n 1 out/test-host.txt)"
 	echo "ESP kernel: $$(tail -n 1 out/test-kernel.txt)"
 	exit $$status

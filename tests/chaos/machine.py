@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import random
 import signal
@@ -225,8 +226,22 @@ class Machine:
             filler.unlink(missing_ok=True)
         elif not filler.exists():
             with filler.open("wb") as file:
-                free = os.statvfs(self.disk)
-                os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_bsize)
+                self._fill(file.fileno())
+
+    def _fill(self, file: int) -> None:
+        """All that is left; the manager may be taking of it at the same time."""
+        while True:
+            free = os.statvfs(self.disk)
+            taken = 512 * os.fstat(file).st_blocks
+            try:
+                os.posix_fallocate(file, 0, max(taken + free.f_bavail * free.f_bsize, 1))
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                if os.statvfs(self.disk).f_bavail == 0:
+                    return
+            else:
+                return
 
     async def _run(self, *argv: str, text: str = "") -> None:
         await run(*self.lab.entered(self.host, argv), text=text)

@@ -181,8 +181,7 @@ def test_a_locked_manager_can_be_given_up_and_a_locked_swarm_recovered(shore: Is
     assert second.ok("swarm", "leave", "--force") == "Node left the swarm.\n"
     assert swarm_word(second) == "inactive"
     assert [each.name for each in (second.folder / "state").iterdir()] == ["lock"]
-    eventually(lambda: "none" in first.ok("raft", "status"))
-    first.ok("swarm", "init", "--force-new-cluster")
+    eventually(lambda: first.swarmnet("swarm", "init", "--force-new-cluster").status == 0)
     restart(first)
     assert unlock(first, key).status == 0
     eventually(lambda: names(first) == ["kept"])

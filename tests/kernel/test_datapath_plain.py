@@ -128,7 +128,7 @@ def test_nothing_is_left_of_a_network_without_tasks(lab: Lab, pair: tuple[Host, 
 def test_an_encrypted_network_is_refused_where_the_kernel_cannot_encrypt(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "new_sa", lambda _: Message(0x7F, b""))
+    monkeypatch.setattr(probe, "new_sa", lambda *_: Message(0x7F, b""))
     host, other = lab.host("w1"), lab.host("w2")
     capability = host.capability
     report = host.apply(desired(host, other))
@@ -145,7 +145,7 @@ def test_where_sas_fail_nothing_is_built_and_the_guards_stand(
     """Fail closed: the kernel refuses every SA after the probe was passed."""
     host, other = lab.host("w1"), lab.host("w2")
     monkeypatch.setattr(host.datapath, "_capability", Capability(esp=True))
-    monkeypatch.setattr(xfrm, "new_sa", lambda _: Message(0x7F, b""))
+    monkeypatch.setattr(xfrm, "new_sa", lambda *_: Message(0x7F, b""))
     report = host.apply(desired(host, other))
     found = report.networks[NETWORK]
     assert (found.installed, found.sending) == ((), 0)

@@ -51,7 +51,7 @@ def commit(state: State, decide: Callable[[Transaction], T], now: float = NOW) -
 
 def settle(state: State, *plans: Plan, now: float = NOW) -> float | None:
     """Run the plans by turns until none changes anything; the earliest time that one wants to run again."""
-    for _ in range(50):
+    for _ in range(200):
         before = state.index
         due = [commit(state, lambda t, plan=plan: plan(t, now), now) for plan in plans]  # type: ignore[misc]
         if state.index == before:
