@@ -22,8 +22,9 @@ from typing import Final
 
 from swarmnet.core.endpoints import Endpoint
 
-LINGER_S: Final = 3.0
-"""Several rounds of gossip: a node that came back has told everything by then."""
+LINGER_S: Final = 30.0
+"""A node that came back has told everything by then, also where every fifth packet of gossip is lost and its
+host has no time for it. To believe an endpoint too long sends packets to nobody; too short loses them."""
 
 
 @dataclass(slots=True)
