@@ -15,8 +15,8 @@ SEED: Final = 5
 """The leading manager and a worker are the first to be killed."""
 WORKERS: Final = 4
 UNDER_FAULTS: Final = "datagrams lost in rotations under faults"
-"""0 on a machine of its own, which `make hitless` holds it to; beside other tests the one CPU of the lab now and
-then has no room for a packet."""
+"""0 on a machine of its own, which `make hitless` holds it to; beside other tests the one CPU of the lab now
+and then has no room for a packet."""
 
 
 @pytest.mark.kernel
