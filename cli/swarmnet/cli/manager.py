@@ -10,7 +10,7 @@ its way it is repeated only if it may be: a read, or a change that carries a req
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from swarmnet.cli.connection import (
     NOT_A_MANAGER,
@@ -90,8 +90,6 @@ class Manager:
 
     def watch(self, kinds: Sequence[control_pb2.ObjectKind.ValueType]) -> Generator[control_pb2.WatchEvent]:
         """Every change from now on. Returns when the subscription stands; Unavailable once it breaks."""
-        import grpc
-
         from swarmnet.api.v1 import control_pb2
         from swarmnet.api.v1.control_pb2_grpc import ControlStub
 
@@ -99,37 +97,27 @@ class Manager:
         stream.initial_metadata()  # the manager sends it when it has subscribed
 
         def events() -> Generator[control_pb2.WatchEvent]:
-            try:
-                yield from stream
-            except grpc.RpcError as error:
-                raise to_error(error, self._endpoints[0], self._credentials) from None
-            finally:
-                stream.cancel()
+            yield from self._told(stream)
             raise Unavailable("The manager ended the watch.", hint="Try again.")
 
         return events()
 
     def events(self, request: control_pb2.EventsRequest) -> Generator[types.Event]:
         """As they come, until the managers have told the last one; SwarmnetError when it breaks before."""
-        import grpc
-
         from swarmnet.api.v1.control_pb2_grpc import ControlStub
 
-        stream = ControlStub(self.channel()).Events(request)
-        try:
-            yield from stream
-        except grpc.RpcError as error:
-            raise to_error(error, self._endpoints[0], self._credentials) from None
-        finally:
-            stream.cancel()
+        yield from self._told(ControlStub(self.channel()).Events(request))
 
     def backup(self, request: control_pb2.BackupRequest) -> Generator[control_pb2.BackupPiece]:
         """The pieces as they come; SwarmnetError when they end too soon."""
-        import grpc
-
         from swarmnet.api.v1.control_pb2_grpc import ControlStub
 
-        stream = ControlStub(self.channel()).Backup(request)
+        yield from self._told(ControlStub(self.channel()).Backup(request))
+
+    def _told(self, stream: Any) -> Generator[Any]:
+        """What the stream brings, until it ends or nobody wants more of it."""
+        import grpc
+
         try:
             yield from stream
         except grpc.RpcError as error:

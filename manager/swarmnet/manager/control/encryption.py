@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from swarmnet.api.v1 import control_pb2 as control
 from swarmnet.api.v1 import dispatcher_pb2 as dispatcher
 from swarmnet.api.v1 import encryption_pb2 as encryption
@@ -55,8 +53,8 @@ class EncryptionNoun(Noun):
     def _all_encrypted(self) -> list[types.Network]:
         return [each for each in self._store.state.all(types.Network) if each.encrypted]
 
-    def _holders(self, network: types.Network) -> Sequence[str]:
-        return sorted(entitled(self._store.state, network.meta.id))
+    def _holders(self, network: types.Network) -> frozenset[str]:
+        return entitled(self._store.state, network.meta.id)
 
     def _node_encryption(self, node_id: str, answer: dispatcher.Answer) -> encryption.NodeEncryption:
         found = answer.encryption

@@ -7,10 +7,10 @@ processes that hold tasks are given it as well (`descriptor`), and traffic outli
 from __future__ import annotations
 
 import socket
-from ipaddress import ip_address
 from typing import Final
 
 from swarmnet.core.limits import ESP_IN_UDP_PORT
+from swarmnet.worker.datapath.netlink import family_of
 
 _UDP_ENCAP: Final = 100
 _ESP_IN_UDP: Final = 2
@@ -39,8 +39,7 @@ class Encapsulation:
         if self._address == address:
             return
         self.close()
-        family = socket.AF_INET if ip_address(address).version == 4 else socket.AF_INET6
-        made = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        made = socket.socket(family_of(address), socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         try:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALLEST)

@@ -47,19 +47,22 @@ class Links:
 
     def underlay_mtu(self, address: str) -> int | None:
         """MTU of the link that has the address; None if no link has it."""
-        for each in rt.list_addresses(self._underlay):
-            if each.address.partition("/")[0] == address:
-                links = rt.list_links(self._underlay).values()
-                return next((link.mtu for link in links if link.index == each.index), None)
-        return None
+        link = self._with_address(address)
+        return link.mtu if link is not None else None
 
     def underlay_link(self, address: str) -> str:
         """The name of the link that has the address. NetlinkError if none has it."""
+        link = self._with_address(address)
+        if link is None:
+            raise NetlinkError(errno.EADDRNOTAVAIL, f"no interface has the data-path address {address}")
+        return link.name
+
+    def _with_address(self, address: str) -> rt.Link | None:
         for each in rt.list_addresses(self._underlay):
             if each.address.partition("/")[0] == address:
                 links = rt.list_links(self._underlay).values()
-                return next(link.name for link in links if link.index == each.index)
-        raise NetlinkError(errno.EADDRNOTAVAIL, f"no interface has the data-path address {address}")
+                return next((link for link in links if link.index == each.index), None)
+        return None
 
     # Networks
 

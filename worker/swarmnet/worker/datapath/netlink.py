@@ -11,8 +11,11 @@ import socket
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Final
 
+AF_INET: Final = 2
+AF_INET6: Final = 10
 NETLINK_ROUTE: Final = 0
 NETLINK_XFRM: Final = 6
 
@@ -63,6 +66,11 @@ class Message:
     type: int
     body: bytes = field(repr=False)
     flags: int = 0
+
+
+def family_of(address: str) -> int:
+    """AF_INET or AF_INET6, for sockets and for the kernel's messages alike."""
+    return AF_INET if ip_address(address).version == 4 else AF_INET6
 
 
 def attribute(kind: int, data: bytes) -> bytes:

@@ -19,6 +19,7 @@ from typing import Final
 from swarmnet.core.datapath.desired import Desired, DesiredNetwork
 from swarmnet.core.datapath.xfrm import Sa
 from swarmnet.core.limits import ESP_IN_UDP_PORT
+from swarmnet.worker.datapath.netlink import family_of
 from swarmnet.worker.datapath.xfrm import SaUse
 
 WATCH_S: Final = 3.0
@@ -170,8 +171,7 @@ def _probes(network: DesiredNetwork, address: str) -> list[tuple[str, tuple[str,
 
 def _send(source: str, destination: tuple[str, int], datagram: bytes) -> None:
     """What the kernel refuses to send shows in the counts."""
-    family = socket.AF_INET if ip_address(source).version == 4 else socket.AF_INET6
-    with socket.socket(family, socket.SOCK_DGRAM) as sender:
+    with socket.socket(family_of(source), socket.SOCK_DGRAM) as sender:
         sender.bind((source, 0))
         try:
             sender.sendto(datagram, destination)

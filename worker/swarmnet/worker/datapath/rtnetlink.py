@@ -9,6 +9,8 @@ from ipaddress import ip_address, ip_interface, ip_network
 from typing import Final
 
 from swarmnet.worker.datapath.netlink import (
+    AF_INET,
+    AF_INET6,
     CREATE,
     EXCL,
     REPLACE,
@@ -16,6 +18,7 @@ from swarmnet.worker.datapath.netlink import (
     Netlink,
     attribute,
     attributes,
+    family_of,
     nested,
     number,
     string,
@@ -36,8 +39,6 @@ NEW_NEIGHBOUR: Final = 28
 DELETE_NEIGHBOUR: Final = 29
 GET_NEIGHBOUR: Final = 30
 
-_AF_INET: Final = 2
-_AF_INET6: Final = 10
 _AF_BRIDGE: Final = 7
 _UP: Final = 1
 
@@ -99,10 +100,6 @@ class Neighbour:
     static: bool
 
 
-def _family(address: str) -> int:
-    return _AF_INET if ip_address(address).version == 4 else _AF_INET6
-
-
 def raw_mac(mac: str) -> bytes:
     return bytes.fromhex(mac.replace(":", ""))
 
@@ -131,7 +128,7 @@ def new_vxlan(
     """
     data = (
         u32(_VXLAN_ID, vni),
-        attribute(_VXLAN_LOCAL if _family(local) == _AF_INET else _VXLAN_LOCAL_V6, ip_address(local).packed),
+        attribute(_VXLAN_LOCAL if family_of(local) == AF_INET else _VXLAN_LOCAL_V6, ip_address(local).packed),
         u8(_VXLAN_LEARNING, 0),
         u8(_VXLAN_PROXY, 1),
         attribute(_VXLAN_PORT, struct.pack("!H", port)),
@@ -180,7 +177,7 @@ def set_port(index: int) -> Message:
 def new_address(index: int, address: str) -> Message:
     own = ip_interface(address)
     flags = _NO_DAD if own.version == 6 else 0
-    head = _ADDRESS_HEADER.pack(_family(str(own.ip)), own.network.prefixlen, flags, 0, index)
+    head = _ADDRESS_HEADER.pack(family_of(str(own.ip)), own.network.prefixlen, flags, 0, index)
     body = head + attribute(1, own.ip.packed) + attribute(2, own.ip.packed)
     return Message(NEW_ADDRESS, body, CREATE | REPLACE)
 
@@ -188,7 +185,7 @@ def new_address(index: int, address: str) -> Message:
 def new_route(index: int, subnet: str) -> Message:
     """The subnet is on the link itself."""
     to = ip_network(subnet)
-    family = _family(str(to.network_address))
+    family = family_of(str(to.network_address))
     head = _ROUTE_HEADER.pack(family, to.prefixlen, 0, 0, _TABLE_MAIN, _BY_BOOT, _SCOPE_LINK, _UNICAST, 0)
     body = head + attribute(_ROUTE_TO, to.network_address.packed) + u32(_ROUTE_LINK, index)
     return Message(NEW_ROUTE, body, CREATE | REPLACE)
@@ -199,13 +196,13 @@ def _neighbour(family: int, index: int, state: int, flags: int) -> bytes:
 
 
 def new_arp(index: int, ip: str, mac: str) -> Message:
-    body = _neighbour(_family(ip), index, _PERMANENT, 0)
+    body = _neighbour(family_of(ip), index, _PERMANENT, 0)
     body += attribute(_NEIGHBOUR_IP, ip_address(ip).packed) + attribute(_NEIGHBOUR_MAC, raw_mac(mac))
     return Message(NEW_NEIGHBOUR, body, CREATE | REPLACE)
 
 
 def delete_arp(index: int, ip: str) -> Message:
-    body = _neighbour(_family(ip), index, 0, 0) + attribute(_NEIGHBOUR_IP, ip_address(ip).packed)
+    body = _neighbour(family_of(ip), index, 0, 0) + attribute(_NEIGHBOUR_IP, ip_address(ip).packed)
     return Message(DELETE_NEIGHBOUR, body)
 
 
@@ -246,7 +243,7 @@ def list_addresses(netlink: Netlink) -> list[Address]:
 def list_routes(netlink: Netlink) -> list[tuple[int, str]]:
     """(link, subnet) of the routes that `new_route` makes."""
     found = []
-    for family in (_AF_INET, _AF_INET6):
+    for family in (AF_INET, AF_INET6):
         for body in netlink.dump(GET_ROUTE, _ROUTE_HEADER.pack(family, *bytes(7), 0)):
             _, bits, _, _, table, protocol, _, kind, _ = _ROUTE_HEADER.unpack_from(body)
             parts = attributes(body[_ROUTE_HEADER.size :])
@@ -257,7 +254,7 @@ def list_routes(netlink: Netlink) -> list[tuple[int, str]]:
 
 def list_arp(netlink: Netlink) -> list[Neighbour]:
     """The entries that ARP and neighbour discovery are answered from."""
-    return [*_neighbours(netlink, _AF_INET), *_neighbours(netlink, _AF_INET6)]
+    return [*_neighbours(netlink, AF_INET), *_neighbours(netlink, AF_INET6)]
 
 
 def list_macs(netlink: Netlink) -> list[Neighbour]:

@@ -23,7 +23,17 @@ from swarmnet.core.limits import (
     MAX_NETWORKS,
 )
 from swarmnet.worker.datapath.ledger import Count
-from swarmnet.worker.datapath.netlink import CREATE, EXCL, Message, Netlink, attribute, attributes
+from swarmnet.worker.datapath.netlink import (
+    AF_INET,
+    AF_INET6,
+    CREATE,
+    EXCL,
+    Message,
+    Netlink,
+    attribute,
+    attributes,
+    family_of,
+)
 
 NEW_SA: Final = 0x10
 DELETE_SA: Final = 0x11
@@ -37,8 +47,6 @@ _TEMPLATE: Final = 5
 _AEAD: Final = 18
 _REPLAY_ESN: Final = 23
 
-_AF_INET: Final = 2
-_AF_INET6: Final = 10
 _UDP: Final = 17
 _ESP: Final = 50
 _TRANSPORT: Final = 0
@@ -90,12 +98,8 @@ def _raw(address: str) -> bytes:
     return ip_address(address).packed.ljust(16, b"\0")
 
 
-def _family(address: str) -> int:
-    return _AF_INET if ip_address(address).version == 4 else _AF_INET6
-
-
 def _text(raw: bytes, family: int) -> str:
-    return str(ip_address(bytes(raw[:4] if family == _AF_INET else raw[:16])))
+    return str(ip_address(bytes(raw[:4] if family == AF_INET else raw[:16])))
 
 
 def _big(port: int) -> int:
@@ -115,7 +119,7 @@ def _selector(source: str, destination: str, port: int) -> bytes:
         0xFFFF,
         0,
         0,
-        _family(destination),
+        family_of(destination),
         _prefix(destination),
         _prefix(source),
         _UDP,
@@ -143,7 +147,7 @@ def new_sa(sa: Sa, begin: int = 0) -> Message:
         + _raw(sa.source)
         + _limits(ESP_SOFT_LIMIT_PACKETS, ESP_SOFT_LIMIT_BYTES)
         + _CURRENT.pack(0, 0, 0, 0)
-        + _SA_TAIL.pack(0, 0, 0, 0, sa.reqid, _family(sa.destination), _TRANSPORT, 0, _FLAG_ESN)
+        + _SA_TAIL.pack(0, 0, 0, 0, sa.reqid, family_of(sa.destination), _TRANSPORT, 0, _FLAG_ESN)
     )
     words = ESP_REPLAY_WINDOW_PACKETS // 32
     high, low = divmod(begin, 1 << 32)
@@ -159,7 +163,7 @@ def new_sa(sa: Sa, begin: int = 0) -> Message:
 
 def delete_sa(sa: Sa) -> Message:
     number = struct.pack("!I", sa.spi)
-    family = _family(sa.destination)
+    family = family_of(sa.destination)
     return Message(DELETE_SA, struct.pack("=16s4sHBx", _raw(sa.destination), number, family, _ESP))
 
 
@@ -181,7 +185,7 @@ def _template(policy: Policy) -> bytes:
         _raw(policy.destination),
         struct.pack("!I", policy.spi),
         _ESP,
-        _family(policy.destination),
+        family_of(policy.destination),
         _raw(policy.source),
         policy.reqid,
         _TRANSPORT,
@@ -216,7 +220,7 @@ def _read_selector(body: memoryview) -> tuple[str, str, int] | None:
         body
     )
     port = _big(dport)
-    if family not in (_AF_INET, _AF_INET6) or (proto, dmask, smask, ifindex) != (_UDP, 0xFFFF, 0, 0):
+    if family not in (AF_INET, AF_INET6) or (proto, dmask, smask, ifindex) != (_UDP, 0xFFFF, 0, 0):
         return None
     source, destination = _text(from_, family), _text(to, family)
     if (bits_to, bits_from) != (_prefix(destination), _prefix(source)):
