@@ -70,7 +70,9 @@ test: setup
 	exit $$status
 
 test-host: setup
-	@$(PYTEST) -m "not kernel" $(ARGS)
+	@temporary=$$(mktemp -d /tmp/tests-XXXXXX)   # not shared with another run; kept when a test failed
+	$(PYTEST) -m "not kernel" --basetemp=$$temporary/t $(ARGS)
+	rm -rf $$temporary
 
 test-kernel: setup
 	@$(RUN_KERNEL) $(PYTEST) -m kernel $(ARGS)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 from unittest.mock import patch
@@ -21,6 +22,9 @@ from swarmnet.cli.daemons import Daemon, Kind
 from swarmnet.cli.main import main
 from swarmnet.cli.manager import Manager
 from swarmnet.core.errors import SwarmnetError
+from swarmnet.worker import taskdir
+from swarmnet.worker.datapath.namespaces import Namespaces
+from swarmnet.worker.taskdir import TaskDirectory
 
 PATIENCE_S: Final = 30.0
 
@@ -80,6 +84,16 @@ class Host:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
             self.process = None
+
+    def end_tasks(self) -> None:
+        """A worker's tasks and their network namespaces outlive it."""
+        for task in taskdir.directories(self.folder / "state"):
+            if task.is_alive():
+                os.kill(task.status().pid, signal.SIGKILL)
+                eventually(partial(ended, task))
+        left = Namespaces(self.run_dir / "netns")
+        for name in left.names():
+            left.remove(name)
 
     def swarmnet(self, *arguments: str) -> Result:
         """The command line on this host, in this process: a unix socket is reached from any network."""
@@ -162,7 +176,7 @@ class Island:
 
 @contextmanager
 def island(folder: Path) -> Iterator[Island]:
-    """An empty one; what was started on it is killed at the end."""
+    """An empty one; what was started on it is killed at the end, tasks too."""
     holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
     own = os.readlink("/proc/self/ns/net")
     eventually(lambda: os.readlink(f"/proc/{holder.pid}/ns/net") != own)
@@ -174,8 +188,13 @@ def island(folder: Path) -> Iterator[Island]:
     finally:
         for host in made.hosts:
             host.kill()
+            host.end_tasks()
         holder.kill()
         holder.wait()
+
+
+def ended(task: TaskDirectory) -> bool:
+    return not task.is_alive()
 
 
 def eventually(ask: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
