@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from tests.unit import local_raft as local
 
 from swarmnet.api.v1 import dispatcher_pb2 as dispatcher
@@ -23,6 +26,7 @@ class Swarm:
     def __init__(self) -> None:
         self.state = State()
         self.acks = Acknowledgements(self.state)
+        self.keys = KeyManager(self.acks.of)
         self.now = local.NOW
         local.fill(
             self.state,
@@ -36,7 +40,7 @@ class Swarm:
 
     def settle(self, after_s: float = 0) -> float | None:
         self.now += after_s
-        return local.settle(self.state, KeyManager(self.acks.of).plan, now=self.now)
+        return local.settle(self.state, self.keys.plan, now=self.now)
 
     def acknowledge(self, worker: str) -> None:
         reports = []
@@ -136,7 +140,7 @@ def test_a_silent_node_is_fenced_and_all_that_it_held_is_rekeyed() -> None:
     swarm.ask(NET)
     assert swarm.settle() == local.NOW + 300
     swarm.now += 300
-    local.commit(swarm.state, lambda t: KeyManager(swarm.acks.of).plan(t, swarm.now))
+    local.commit(swarm.state, lambda t: swarm.keys.plan(t, swarm.now))
     assert swarm.scope(NET).epochs[-1].role == types.EPOCH_ROLE_CURRENT  # it cannot come back in between
     swarm.settle()
     node = swarm.state.get(types.Node, "node-w1")
@@ -172,6 +176,7 @@ def test_a_new_leader_goes_on_where_the_old_one_stopped() -> None:
     restored = State()
     restored.restore(swarm.state.freeze()())
     swarm.state, swarm.acks = restored, Acknowledgements(restored)
+    swarm.keys = KeyManager(swarm.acks.of)
     swarm.settle()
     assert swarm.scope(NET).phase == rotation.SWITCH
     assert swarm.acks.waiting_for(NET) == ("node-w1",)
@@ -183,3 +188,32 @@ def test_a_new_leader_goes_on_where_the_old_one_stopped() -> None:
 
 def test_a_cluster_that_is_being_made_has_nothing_to_rotate() -> None:
     assert local.settle(State(), KeyManager(lambda _: {}).plan) is None
+
+
+def is_down(node: types.Node) -> None:
+    node.state = types.NODE_STATE_DOWN
+
+
+def test_a_scope_that_nothing_happened_to_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    swarm = Swarm()
+    swarm.ask(NET)
+    swarm.settle()
+    looked_at: list[str] = []
+
+    def advance(scope: types.KeyScope, *rest: Any) -> rotation.Step:
+        looked_at.append(scope.meta.id)
+        return _advance(scope, *rest)
+
+    _advance = rotation.advance
+    monkeypatch.setattr(rotation, "advance", advance)
+    due = swarm.settle(after_s=1)
+    assert (due, looked_at) == (local.NOW + 300, [])
+    swarm.acks.forget("node-w2")  # of gossip's holders
+    swarm.settle()
+    assert looked_at == [GOSSIP_SCOPE]
+    swarm.settle(after_s=-2)  # the clock was set back
+    assert sorted(set(looked_at)) == sorted((GOSSIP_SCOPE, NET))
+    looked_at.clear()
+    local.edit(swarm.state, types.Node, "node-w1", is_down)
+    swarm.settle()
+    assert sorted(set(looked_at)) == sorted((GOSSIP_SCOPE, NET))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from swarmnet.api.v1 import dispatcher_pb2 as dispatcher
 from swarmnet.api.v1 import types_pb2 as types
@@ -11,6 +11,8 @@ from swarmnet.core import rotation
 from swarmnet.core.rotation import Report
 from swarmnet.core.state import State
 from swarmnet.manager.entitlement import entitled, up
+
+_NONE: Final[Mapping[str, Report]] = {}
 
 
 class Acknowledgements:
@@ -20,8 +22,8 @@ class Acknowledgements:
         self._state = state
         self._scopes: dict[str, set[str]] = {}
         """By node, what it reported on."""
-        self._reports: dict[str, dict[str, Report]] = defaultdict(dict)
-        """By scope, then by node."""
+        self._reports: dict[str, Mapping[str, Report]] = {}
+        """By scope, then by node. Each is replaced, never changed: who has looked at one knows it again."""
         self.on_change: Callable[[], None] = _nobody_listens
 
     def put(self, node_id: str, report: dispatcher.KeyReport) -> None:
@@ -30,17 +32,16 @@ class Acknowledgements:
         self.forget(node_id)
         self._scopes[node_id] = {each.scope for each in known}
         for each in known:
-            self._reports[each.scope][node_id] = Report(
-                frozenset(each.installed), each.sending, each.exhausted, each.error
-            )
+            told = Report(frozenset(each.installed), each.sending, each.exhausted, each.error)
+            self._reports[each.scope] = {**self.of(each.scope), node_id: told}
         self.on_change()
 
     def forget(self, node_id: str) -> None:
         """The node starts a session: what it had before counts no more."""
         for scope_id in self._scopes.pop(node_id, ()):
-            del self._reports[scope_id][node_id]
-            if not self._reports[scope_id]:
-                del self._reports[scope_id]
+            others = {node: report for node, report in self._reports.pop(scope_id).items() if node != node_id}
+            if others:
+                self._reports[scope_id] = others
 
     def clear(self) -> None:
         self._scopes.clear()
@@ -48,7 +49,7 @@ class Acknowledgements:
 
     def of(self, scope_id: str) -> Mapping[str, Report]:
         """Node id -> its report on the scope, of the nodes that told one."""
-        return self._reports.get(scope_id, {})
+        return self._reports.get(scope_id, _NONE)
 
     def waiting_for(self, scope_id: str) -> tuple[str, ...]:
         """Ids of the nodes, none of them down, that have not acknowledged the step in progress."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -89,10 +89,36 @@ def terms_of(cluster: types.Cluster) -> Terms:
 
 
 @dataclass(frozen=True, slots=True)
+class _Seen:
+    """All that a scope's next step depends on but the time, as it was when there was none to take."""
+
+    scope: types.KeyScope
+    waited_on: frozenset[str]
+    reports: Mapping[str, Report]
+    terms: Terms
+    at: float
+    wake_at: float
+
+    def holds(
+        self,
+        scope: types.KeyScope,
+        waited_on: frozenset[str],
+        reports: Mapping[str, Report],
+        terms: Terms,
+        now: float,
+    ) -> bool:
+        same = self.scope is scope and self.reports is reports and self.at <= now < self.wake_at
+        return same and self.waited_on == waited_on and self.terms == terms
+
+
+@dataclass(frozen=True, slots=True)
 class KeyManager:
-    """`reports(scope)`: the latest report of each node. They are volatile: nodes tell them again."""
+    """`reports(scope)`: the latest report of each node, another mapping once one has changed. They are
+    volatile: nodes tell them again."""
 
     reports: Callable[[str], Mapping[str, Report]]
+    _seen: dict[str, _Seen] = field(default_factory=dict)
+    """Most scopes are as they were in the pass before: to look at a thousand anew takes too long."""
 
     def plan(self, transaction: Transaction, now: float) -> float | None:
         if (cluster := next(iter(transaction.scan(types.Cluster)), None)) is None:
@@ -103,7 +129,9 @@ class KeyManager:
         batch = Batch(_SCOPES_AT_ONCE)
         wake: list[float] = []
         late: dict[str, str] = {}
-        for scope_id in [each.meta.id for each in transaction.scan(types.KeyScope)]:
+        scope_ids = [each.meta.id for each in transaction.scan(types.KeyScope)]
+        self._forget_all_but(scope_ids)
+        for scope_id in scope_ids:
             if batch.full:
                 break
             waited_on = found.of(scope_id) & alive
@@ -116,6 +144,11 @@ class KeyManager:
         for node_id, scope_id in late.items():
             self._fence(transaction, node_id, scope_id, terms)
         return min(wake, default=None)
+
+    def _forget_all_but(self, scope_ids: list[str]) -> None:
+        if len(self._seen) > len(scope_ids):
+            for gone in self._seen.keys() - set(scope_ids):
+                del self._seen[gone]
 
     def _advance(
         self,
@@ -132,8 +165,13 @@ class KeyManager:
         while True:
             scope = transaction.peek(types.KeyScope, scope_id)  # what is put is a precondition
             assert scope is not None
+            seen = self._seen.get(scope_id)
+            if seen is not None and seen.holds(scope, waited_on, reports, terms, now):
+                return Step(seen.wake_at)
             step = rotation.advance(scope, waited_on, reports, now, terms)
             if step.scope is None:
+                if not step.fence:
+                    self._seen[scope_id] = _Seen(scope, waited_on, reports, terms, now, step.wake_at)
                 return step
             transaction.put(step.scope)
             batch.add(step.scope)
