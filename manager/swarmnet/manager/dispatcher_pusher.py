@@ -13,7 +13,7 @@ from swarmnet.manager.store import Store, Subscription
 
 COALESCE_S: Final = 0.005
 """Changes so close together go as one."""
-SLICE_S: Final = 0.005
+SLICE_S: Final = 0.002
 """So long it works before others have their turn."""
 
 

@@ -16,7 +16,7 @@ from swarmnet.core.errors import FailedPrecondition, SwarmnetError
 from swarmnet.core.limits import BOOTSTRAP_PORT, MANAGER_PORT, METRICS_PORT, RAFT_PORT
 from swarmnet.manager.settings import Settings, checked_host, checked_loopback, detect_address, with_port
 
-_GARBAGE_OBJECTS: Final = 20_000
+_GARBAGE_OBJECTS: Final = 10_000
 """More of them than went before the collector looks at the young ones: calls in progress are far fewer."""
 
 
