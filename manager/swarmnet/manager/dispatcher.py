@@ -27,6 +27,7 @@ from swarmnet.manager.dispatcher_assignment import Picture
 from swarmnet.manager.dispatcher_inquiries import Inquiries
 from swarmnet.manager.dispatcher_liveness import Liveness
 from swarmnet.manager.dispatcher_pusher import Pusher
+from swarmnet.manager.dispatcher_reports import Reports
 from swarmnet.manager.dispatcher_session import WorkerSession
 from swarmnet.manager.dispatcher_status import Statuses
 from swarmnet.manager.identity import current_caller
@@ -53,6 +54,7 @@ class DispatcherService(dispatcher_pb2_grpc.DispatcherServicer):
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.acks = Acknowledgements(store.state)
+        self._reports = Reports(self.acks)
         self._store = store
         self._managers = managers
         self._monotonic = monotonic
@@ -69,7 +71,7 @@ class DispatcherService(dispatcher_pb2_grpc.DispatcherServicer):
 
     def begin(self) -> tuple[Loop, Loop, Pusher]:
         """This manager leads now: what was known of the workers counts no more. Returns what is to run."""
-        self.acks.clear()
+        self._reports.clear()
         self._liveness.begin()
         self._statuses.begin()
         self._refusal = None
@@ -106,7 +108,7 @@ class DispatcherService(dispatcher_pb2_grpc.DispatcherServicer):
         incoming = aiter(request_iterator)
         hello = await _first_message(incoming)
         session = WorkerSession(node_id, hello.key_offer)
-        self.acks.forget(node_id)
+        self._reports.forget(node_id)
         registered = await self._store.transact(lambda t: _register(t, node_id, hello))
         if not registered:
             yield dispatcher.ManagerMessage(removed=self._farewell(node_id))
@@ -128,7 +130,7 @@ class DispatcherService(dispatcher_pb2_grpc.DispatcherServicer):
         if self._refusal is not None:
             raise self._refusal
         node_id = session.node_id
-        self.acks.forget(node_id)  # also what an older session was told while this one registered
+        self._reports.forget(node_id)  # also what an older session was told while this one registered
         if (older := self._sessions.get(node_id)) is not None:
             older.close(Unavailable("this node opened another session"))
         self._sessions[node_id] = session
@@ -158,7 +160,7 @@ class DispatcherService(dispatcher_pb2_grpc.DispatcherServicer):
             if self._statuses.offer(node_id, message.tasks.statuses):
                 self._writer.wake()
         elif kind == "keys":
-            self.acks.put(node_id, message.keys)
+            self._reports.offer(node_id, message.keys)
         elif kind == "capabilities":
             _check_size(message.capabilities)
             await self._store.transact(lambda t: _describe(t, node_id, message.capabilities))

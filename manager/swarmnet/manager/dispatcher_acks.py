@@ -20,7 +20,7 @@ class Acknowledgements:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._scopes: dict[str, set[str]] = {}
+        self._scopes: dict[str, frozenset[str]] = {}
         """By node, what it reported on."""
         self._reports: dict[str, Mapping[str, Report]] = {}
         """By scope, then by node. Each is replaced, never changed: who has looked at one knows it again."""
@@ -28,20 +28,24 @@ class Acknowledgements:
 
     def put(self, node_id: str, report: dispatcher.KeyReport) -> None:
         """Replace the node's report. Scopes that do not exist are left out: it cannot grow at will."""
-        known = [each for each in report.scopes if self._state.get(types.KeyScope, each.scope) is not None]
-        self.forget(node_id)
-        self._scopes[node_id] = {each.scope for each in known}
-        for each in known:
-            told = Report(frozenset(each.installed), each.sending, each.exhausted, each.error)
-            self._reports[each.scope] = {**self.of(each.scope), node_id: told}
+        told = {
+            each.scope: Report(frozenset(each.installed), each.sending, each.exhausted, each.error)
+            for each in report.scopes
+            if self._state.get(types.KeyScope, each.scope) is not None
+        }
+        for scope_id in self._scopes.get(node_id, frozenset()) - told.keys():
+            self._drop(scope_id, node_id)
+        for scope_id, its in told.items():
+            before = self.of(scope_id)
+            if before.get(node_id) != its:
+                self._reports[scope_id] = {**before, node_id: its}
+        self._scopes[node_id] = frozenset(told)
         self.on_change()
 
     def forget(self, node_id: str) -> None:
         """The node starts a session: what it had before counts no more."""
         for scope_id in self._scopes.pop(node_id, ()):
-            others = {node: report for node, report in self._reports.pop(scope_id).items() if node != node_id}
-            if others:
-                self._reports[scope_id] = others
+            self._drop(scope_id, node_id)
 
     def clear(self) -> None:
         self._scopes.clear()
@@ -59,6 +63,11 @@ class Acknowledgements:
         nodes = (self._state.get(types.Node, node_id) for node_id in entitled(self._state, scope_id))
         waited_on = up(node for node in nodes if node is not None)
         return tuple(sorted(rotation.waiting_for(scope, waited_on, self.of(scope_id))))
+
+    def _drop(self, scope_id: str, node_id: str) -> None:
+        others = {node: report for node, report in self._reports.pop(scope_id).items() if node != node_id}
+        if others:
+            self._reports[scope_id] = others
 
 
 def _nobody_listens() -> None:

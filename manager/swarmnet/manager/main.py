@@ -88,9 +88,10 @@ def prepare_grpc() -> None:
 
 def _collect_garbage_seldom() -> None:
     """Nearly all that a call makes is freed without the collector, which would look at the calls in progress
-    and the whole state again and again: a tenth of the time of a busy leader."""
+    and the whole state again and again: a tenth of the time of a busy leader. When it looks it holds up the
+    event loop, so it does in small portions."""
     gc.freeze()
-    gc.set_threshold(_GARBAGE_OBJECTS, 20, 20)
+    gc.set_threshold(_GARBAGE_OBJECTS, 5, 50)
 
 
 async def _serve(settings: Settings) -> None:
