@@ -16,7 +16,7 @@ from swarmnet.core.errors import FailedPrecondition, SwarmnetError
 from swarmnet.core.limits import BOOTSTRAP_PORT, MANAGER_PORT, METRICS_PORT, RAFT_PORT
 from swarmnet.manager.settings import Settings, checked_host, checked_loopback, detect_address, with_port
 
-_GARBAGE_OBJECTS: Final = 10_000
+_GARBAGE_OBJECTS: Final = 2_000
 """More of them than went before the collector looks at the young ones: calls in progress are far fewer."""
 
 
@@ -91,7 +91,7 @@ def _collect_garbage_seldom() -> None:
     and the whole state again and again: a tenth of the time of a busy leader. When it looks it holds up the
     event loop, so it does in small portions."""
     gc.freeze()
-    gc.set_threshold(_GARBAGE_OBJECTS, 5, 50)
+    gc.set_threshold(_GARBAGE_OBJECTS, 5, 250)
 
 
 async def _serve(settings: Settings) -> None:
