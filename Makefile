@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
 RUN_KERNEL := $(BIN)/swarmnet lab kernel --
 export DEBIAN_FRONTEND := noninteractive
 
-.PHONY: help setup check test test-host test-kernel demo bench-cluster bench-raft bench-keys sim sim-raft sim-rotation chaos-raft hitless fuzz proto clean
+.PHONY: help setup check test test-host test-kernel demo bench-cluster bench-gossip bench-raft bench-keys sim sim-raft sim-rotation chaos-raft hitless fuzz proto clean
 
 help:
 	@echo 'make demo           the main job, shown in a lab on this machine'
@@ -21,6 +21,7 @@ help:
 	echo 'make check          ruff, mypy, import-linter, stubs current'
 	echo 'make bench-cluster  the figures of a cluster, JSON lines'
 	echo 'make bench-raft     Raft beside etcd, JSON lines;   ARGS=--quick   in a minute'
+	echo 'make bench-gossip   gossip beside memberlist, which it installs, JSON lines;   ARGS=--quick, or "--only update --nodes 50"'
 	echo 'make bench-keys     rotations of 1,000 scopes on 200 workers, and a key to 1,000, JSON lines'
 	echo 'make sim-raft       SEEDS=10000 clusters of managers under faults, in memory;   SEED=7 tells that story'
 	echo 'make sim-rotation   SEEDS=2000 stories of key rotations under faults, in memory;   SEED=7 tells that one'
@@ -83,6 +84,13 @@ demo: setup
 
 bench-cluster: setup
 	@$(BIN)/python -m bench.cluster $(ARGS)
+
+bench-gossip: setup
+	@packages="golang-go golang-github-hashicorp-memberlist-dev"
+	dpkg-query -W -f='$${Status}\n' $$packages 2>/dev/null | grep -c 'ok installed' | grep -qx 2 ||
+	  { apt-get update -qq; apt-get install -y -qq --no-install-recommends $$packages; }
+	GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE=$(CURDIR)/out/go-cache go build -o out/bench-memberlist ./bench/memberlist
+	$(BIN)/python -m bench.gossip $(ARGS)
 
 bench-raft: setup
 	@command -v etcd >/dev/null || { apt-get update -qq; apt-get install -y -qq --no-install-recommends etcd-server; }

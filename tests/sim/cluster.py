@@ -120,6 +120,7 @@ class Cluster:
         self.sent = 0
         self.sent_bytes = 0
         self.on_datagram: Callable[[str, str, bytes], None] | None = None
+        self.on_arrival: Callable[[bytes], None] | None = None
         self.on_event: Callable[[Node, Event], None] = lambda node, event: node.events.append(
             (self.now, event)
         )
@@ -201,6 +202,8 @@ class Cluster:
             elif what is None:
                 self._wake(node, at)
             elif self._at.get(node.address) is node:
+                if self.on_arrival is not None:
+                    self.on_arrival(what)  # type: ignore[arg-type]
                 node.core.receive(what, node.clock.read(self.now))  # type: ignore[arg-type]
                 self.settle(node)
             if until is not None and until():
