@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from swarmnet.core.gossip.broadcast import Broadcast, rounds_for
+from swarmnet.core.gossip.broadcast import Body, Broadcast, rounds_for
 from swarmnet.core.gossip.limits import MAX_QUEUED, MAX_ROUND_DATAGRAMS
 from swarmnet.core.gossip.pace import Pace
 from swarmnet.core.gossip.timing import Timing
@@ -19,6 +19,10 @@ def pace() -> Pace:
 
 def queue() -> Broadcast:
     return Broadcast(TIMING, pace())
+
+
+def frames(bodies: list[Body]) -> list[bytes]:
+    return [body.frames for body in bodies]
 
 
 @pytest.mark.parametrize(("members", "rounds"), [(1, 2), (9, 2), (50, 2), (200, 2), (1000, 3), (10_000, 3)])
@@ -49,7 +53,7 @@ def test_under_load_rounds_are_spread_and_items_share_them() -> None:
         news.put(number, b"%03d" % number, now)
         if news.due <= now:
             rounds += 1
-            bodies += news.round(1400, 100, now)
+            bodies += frames(news.round(1400, 100, now))
     assert rounds <= TIMING.burst_rounds + 1.0 / TIMING.round_period_s + 1
     told = b"".join(bodies)
     assert all(b"%03d" % number in told for number in range(900))
@@ -62,10 +66,10 @@ def test_under_load_what_others_tell_is_not_repeated() -> None:
         news.round(1000, 100, 0.0)
     news.put("heard", b"heard", 0.0)
     news.put("alone", b"alone", 0.0)
-    assert b"heard" in news.round(1000, 100, 0.0)[0]
+    assert b"heard" in news.round(1000, 100, 0.0)[0].frames
     news.heard("heard")
     news.heard("heard")
-    repeated = b"".join(news.round(1000, 100, 0.05))
+    repeated = b"".join(frames(news.round(1000, 100, 0.05)))
     assert b"alone" in repeated
     assert b"heard" not in repeated
 
@@ -86,9 +90,18 @@ def test_newer_news_of_the_same_thing_takes_its_place_and_starts_afresh() -> Non
     news.round(1000, 5, 0.0)
     news.put("a", b"two", 0.1)
     assert news.frames(1000) == b"two"
-    assert news.round(1000, 5, 0.1) == [b"two"]
-    assert news.round(1000, 5, 0.3) == [b"two"]
+    assert news.round(1000, 5, 0.1) == [Body(b"two", first=True)]
+    assert news.round(1000, 5, 0.3) == [Body(b"two", first=False)]
     assert len(news) == 0
+
+
+def test_what_has_never_been_told_makes_its_datagram_one_that_leaves_nobody_out() -> None:
+    news = queue()
+    news.put("old", b"o" * 600, 0.0)
+    news.round(1000, 5, 0.0)
+    news.put("new", b"n" * 600, 0.02)
+    told = news.round(1000, 5, 0.04)
+    assert [(body.frames[:1], body.first) for body in told] == [(b"o", False), (b"n", True)]
 
 
 def test_a_round_has_several_datagrams_if_need_be_and_what_is_left_goes_with_the_next() -> None:
@@ -97,9 +110,9 @@ def test_a_round_has_several_datagrams_if_need_be_and_what_is_left_goes_with_the
         news.put(number, bytes([number]) * 600, 0.0)
     first = news.round(1400, 5, 0.0)
     assert len(first) == MAX_ROUND_DATAGRAMS
-    assert all(len(body) == 1200 for body in first)
+    assert all(len(body) == 1200 for body in frames(first))
     assert news.due == 0.0
-    left = b"".join(news.round(1400, 5, 0.0))
+    left = b"".join(frames(news.round(1400, 5, 0.0)))
     assert bytes([3 * MAX_ROUND_DATAGRAMS - 1]) in left
 
 

@@ -1,5 +1,5 @@
-"""News on its way: pushed to a few random members when it is made or heard, and again some times, by their
-number.
+"""News on its way: pushed to a few members when it is made or heard (fanout.py), and again some times, by
+their number.
 
 quiet   an item goes at once, and is repeated shortly after
 load    rounds are spread (pace.py), so items share datagrams; what was heard from others meanwhile is not
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from math import ceil, inf, log10
+from typing import NamedTuple
 
 from swarmnet.core.gossip.limits import MAX_QUEUED, MAX_ROUND_DATAGRAMS
 from swarmnet.core.gossip.pace import Pace
@@ -29,6 +30,13 @@ class _Item:
         self.due = due
         self.told = 0
         self.heard = 0
+
+
+class Body(NamedTuple):
+    """Frames, at most as many bytes as there is room for. `first`: some of them have never been told."""
+
+    frames: bytes
+    first: bool
 
 
 class Broadcast:
@@ -77,14 +85,13 @@ class Broadcast:
                 taken.append(item.frame)
         return b"".join(taken)
 
-    def round(self, room: int, members: int, now: float) -> list[bytes]:
-        """Bodies of at most `room` bytes, each to be sent to `fanout` members; sets when the next round is
-        due."""
+    def round(self, room: int, members: int, now: float) -> list[Body]:
+        """Each to be sent to `fanout` members; sets when the next round is due."""
         busy = self._pace.spend(self.due, now)
         rounds = rounds_for(members)
-        bodies: list[bytes] = []
+        bodies: list[Body] = []
         body: list[bytes] = []
-        left = room
+        first, left = False, room
         for key, item in list(self._items.items()):
             if item.due > now + _SLACK_S:
                 continue
@@ -94,13 +101,14 @@ class Broadcast:
             if len(item.frame) > left:
                 if len(bodies) + 1 == MAX_ROUND_DATAGRAMS:
                     break
-                bodies.append(b"".join(body))
-                body, left = [], room
+                bodies.append(Body(b"".join(body), first))
+                body, first, left = [], False, room
+            first = first or not item.told
             body.append(item.frame)
             left -= len(item.frame)
             self._told(key, item, rounds, now)
         if body:
-            bodies.append(b"".join(body))
+            bodies.append(Body(b"".join(body), first))
         self._schedule(now)
         return bodies
 

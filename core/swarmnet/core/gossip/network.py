@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 from swarmnet.api.v1 import gossip_pb2 as pb
 from swarmnet.core.endpoints import Endpoint
 from swarmnet.core.gossip.broadcast import Broadcast
+from swarmnet.core.gossip.fanout import Fanout
 from swarmnet.core.gossip.limits import MAX_REPAIR_DATAGRAMS
 from swarmnet.core.gossip.members import Member, Members
 from swarmnet.core.gossip.messages import delta, delta_frame, delta_frames
@@ -31,6 +32,7 @@ class Network:
         me: str,
         *,
         news: Broadcast,
+        fanout: Fanout,
         clock: LamportClock,
         verifier: Verifier,
         gone: Gone,
@@ -38,6 +40,7 @@ class Network:
         self.id = network_id
         self.tag = short_tag(network_id)
         self.news = news
+        self.fanout = fanout
         self.peers: frozenset[str] = frozenset()
         self._targets: tuple[object, object, list[Member]] = (None, None, [])
         self.counters: Counter[str] = Counter()

@@ -30,6 +30,7 @@ from swarmnet.core.gossip.events import (
     SyncRequest,
 )
 from swarmnet.core.gossip.exchange import Exchange, Takers
+from swarmnet.core.gossip.fanout import Fanout
 from swarmnet.core.gossip.limits import MAX_DATAGRAM_BYTES, MAX_META_BYTES, MIN_DATAGRAM_BYTES
 from swarmnet.core.gossip.members import Member, Rumor, State
 from swarmnet.core.gossip.names import Malformed, unpack_id
@@ -84,6 +85,7 @@ class Gossip:
         self._peers: dict[str, frozenset[str]] = {}
         self._clock = LamportClock(started_ms)
         self._pace = Pace(self._timing, randomness)
+        self._fanout = Fanout(node_id, self._timing.fanout)
         self._room = MAX_DATAGRAM_BYTES - OVERHEAD_BYTES
         around = Surroundings(
             self._send_cluster,
@@ -346,23 +348,21 @@ class Gossip:
         self._send(GOSSIP_SCOPE, member, body + self._swim.rumors.frames(self._room - len(body)))
 
     def _send_rumors(self, now: float) -> None:
-        members = self._swim.members.reachable()
-        if members:
-            self._spread(GOSSIP_SCOPE, self._swim.rumors, members, now)
-        else:
-            self._swim.rumors.clear()
+        self._spread(GOSSIP_SCOPE, self._swim.rumors, self._fanout, self._swim.members.reachable(), now)
 
     def _send_news(self, network: Network, now: float) -> None:
-        there = network.targets(self._swim.members)
-        if there:
-            self._spread(network.id, network.news, there, now)
-        else:
-            network.news.clear()  # whoever comes compares the digest, and asks
+        self._spread(network.id, network.news, network.fanout, network.targets(self._swim.members), now)
 
-    def _spread(self, scope: str, news: Broadcast, members: Sequence[Member], now: float) -> None:
+    def _spread(
+        self, scope: str, news: Broadcast, fanout: Fanout, members: Sequence[Member], now: float
+    ) -> None:
+        if not members:
+            news.clear()  # whoever comes compares the digest, and asks
+            return
         for body in news.round(self._room, len(members), now):
-            for member in some(self._randomness, members, self._timing.fanout):
-                self._send(scope, member, body)
+            others = some(self._randomness, members, self._timing.fanout)
+            for member in fanout.of(members) if body.first else others:
+                self._send(scope, member, body.frames)
 
     def _request(self, request: SyncRequest) -> None:
         self._out.syncs.append(request)
@@ -412,7 +412,6 @@ class Gossip:
     def _keep_house(self, now: float) -> None:
         for node_id in self._swim.members.forget_gone(now - self._timing.dead_keep_s):
             self._sealer.part(node_id)
-
         for network in self._networks.values():
             if network.keep_house(self._swim.members.knows, now - self._timing.tombstone_keep_s):
                 self._changed(network)
@@ -423,6 +422,7 @@ class Gossip:
             network_id,
             self.node_id,
             news=news,
+            fanout=Fanout(self.node_id, self._timing.fanout),
             clock=self._clock,
             verifier=self._verifier,
             gone=self._swim.members.gone,
