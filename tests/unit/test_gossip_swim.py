@@ -129,8 +129,11 @@ def test_an_ack_ends_the_probe() -> None:
     while not bench.pings("a"):
         bench.swim.tick(bench.swim.timers.next_deadline())
     bench.answer("a")
-    bench.run_until(bench.swim.timers.next_deadline() + 0.9)  # past its end, not past the next probe's
+    probed_again = bench.swim.timers.next_deadline()
+    assert probed_again > 0.9  # nothing else is to come of it
+    bench.run_until(probed_again + 0.1)
     assert bench.state("a") is State.ALIVE
+    assert bench.asked == []
 
 
 def test_each_member_is_probed_once_a_period_by_nodes_whose_clocks_agree() -> None:

@@ -175,12 +175,21 @@ class Gossip:
             sync = asyncio.create_task(self._sync(request))
             self._syncs.add(sync)
             sync.add_done_callback(self._syncs.discard)
-        if self._timer is not None:
-            self._timer.cancel()
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_at(self._core.next_deadline(), self._transmit)
+        self._arm(self._core.next_deadline())
         for event in dict.fromkeys(out.events):
             self._tell(event)
+
+    def _arm(self, deadline: float) -> None:
+        """The one timer; mostly it is right already."""
+        if self._timer is not None:
+            if self._timer.when() == deadline:
+                return
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(deadline, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        self._transmit()
 
     def _tell(self, event: Event) -> None:
         match event:

@@ -33,7 +33,7 @@ from swarmnet.core.gossip.names import handle_number, pack_id
 from swarmnet.core.gossip.randomness import Randomness, some
 from swarmnet.core.gossip.relays import Relays
 from swarmnet.core.gossip.suspicion import Suspicion
-from swarmnet.core.gossip.timers import Timers
+from swarmnet.core.gossip.timers import Handle, Timers
 from swarmnet.core.gossip.timing import Timing
 from swarmnet.core.gossip.turns import Turns
 
@@ -93,8 +93,11 @@ Timer: TypeAlias = ProbeDue | AckLate | ProbeOver | RelayLate | PingSuspect | Su
 
 @dataclass(slots=True)
 class _Probe:
+    """`timer` is when something follows from there being no answer yet."""
+
     target: str
     at: float
+    timer: Handle
     nacks_expected: int = 0
     nacks: int = 0
 
@@ -174,6 +177,7 @@ class Swim:
             if (asker := self.members.get(relay.asker)) is not None:
                 self._around.send(asker, pb.ClusterDatagram(ack=pb.Ack(sequence=relay.asker_sequence)))
         elif (probe := self._probes.pop(ack.sequence, None)) is not None:
+            self.timers.drop(probe.timer)
             self.awareness.add(-1)
             self.awareness.answered(now - probe.at)
             if (target := self.members.get(probe.target)) is not None and target.suspicion is not None:
@@ -193,7 +197,7 @@ class Swim:
     def spoke(self, node_id: str) -> None:
         """That node has just proved to be there, by TCP."""
         for sequence in [s for s, probe in self._probes.items() if probe.target == node_id]:
-            del self._probes[sequence]
+            self.timers.drop(self._probes.pop(sequence).timer)
         member = self.members.get(node_id)
         if member is not None and member.suspicion is not None:
             member.suspicion.answered()
@@ -301,14 +305,9 @@ class Swim:
             self._ping_again(member, now)
 
     def _ping_again(self, member: Member, now: float) -> None:
-        sequence = self._new_probe(member, now)
-        if sequence:
-            self._send_ping(member, sequence)
-            self.timers.set(
-                now + 3 * self.awareness.patience(self._timing.probe_timeout_s), ProbeOver(sequence)
-            )
-        again = PingSuspect(member.node_id, member.rumor.incarnation)
-        self.timers.set(now + self.awareness.patience(self._timing.probe_timeout_s), again)
+        wait_s = self.awareness.patience(self._timing.probe_timeout_s)
+        self._probe(member, 3 * wait_s, ProbeOver, now)
+        self.timers.set(now + wait_s, PingSuspect(member.node_id, member.rumor.incarnation))
 
     def _suspicion_over(self, node_id: str, incarnation: int, now: float) -> None:
         member = self.members.get(node_id)
@@ -336,17 +335,16 @@ class Swim:
         there = self.members.reachable()
         target = self._turns.next((member.node_id for member in there), there, now)
         member = self.members.get(target) if target is not None else None
-        if member is not None and member.suspicion is None and (sequence := self._new_probe(member, now)):
-            self._send_ping(member, sequence)
-            self.timers.set(now + self.awareness.patience(self._timing.probe_timeout_s), AckLate(sequence))
+        if member is not None and member.suspicion is None:
+            self._probe(member, self.awareness.patience(self._timing.probe_timeout_s), AckLate, now)
 
-    def _new_probe(self, member: Member, now: float) -> int:
-        """Its sequence number; 0 if too many are under way."""
-        if len(self._probes) >= MAX_PROBES:
-            return 0
-        sequence = self._next_sequence()
-        self._probes[sequence] = _Probe(member.node_id, now)
-        return sequence
+    def _probe(self, member: Member, wait_s: float, then: type[AckLate | ProbeOver], now: float) -> None:
+        """Ping it; `then` is due if there is no answer in that time. Nothing if too many are under way."""
+        if len(self._probes) < MAX_PROBES:
+            sequence = self._next_sequence()
+            timer = self.timers.set(now + wait_s, then(sequence))
+            self._probes[sequence] = _Probe(member.node_id, now, timer)
+            self._send_ping(member, sequence)
 
     def _send_ping(self, member: Member, sequence: int) -> None:
         message = pb.ClusterDatagram(ping=self._around.ping(member.node_id, sequence))
@@ -366,7 +364,8 @@ class Swim:
         for member in chosen:
             self._around.send(member, pb.ClusterDatagram(ping_request=request))
         self._around.ask(target)
-        self.timers.set(now + self.awareness.patience(self._timing.probe_timeout_s), ProbeOver(sequence))
+        over = now + self.awareness.patience(self._timing.probe_timeout_s)
+        probe.timer = self.timers.set(over, ProbeOver(sequence))
 
     def _relay_late(self, sequence: int) -> None:
         relay = self._relays.late(sequence)
