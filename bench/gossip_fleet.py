@@ -17,7 +17,7 @@ import resource
 import secrets
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import structlog
 
-from swarmnet.core.endpoints import Endpoint, mac_of, public_key, sign
+from swarmnet.core.endpoints import Endpoint, mac_of, public_key, sign_all
 from swarmnet.core.epochs import Epoch, Epochs, Role, epochs
 from swarmnet.core.gossip.members import State
 from swarmnet.core.ids import make_id
@@ -87,12 +87,15 @@ class Managers:
     def epochs(self, scope: str, *roles: tuple[int, Role]) -> Epochs:
         return epochs(scope, (Epoch(self._secret(scope, number), role) for number, role in roles))
 
-    def signed(self, node_id: str) -> tuple[Endpoint, bytes]:
-        """The endpoint of a new task."""
+    def signed(self, node_ids: Sequence[str]) -> list[tuple[Endpoint, bytes]]:
+        """Endpoints of new tasks on these nodes, all placed together."""
+        endpoints = [self._endpoint(each) for each in node_ids]
+        return list(zip(endpoints, sign_all(self._private, endpoints), strict=True))
+
+    def _endpoint(self, node_id: str) -> Endpoint:
         self._addresses += 1
         ip = str(ip_address("10.0.0.1") + self._addresses)
-        endpoint = Endpoint(NETWORK, make_id(secrets.token_bytes(16)), ip_address(ip), mac_of(ip), node_id)
-        return endpoint, sign(self._private, endpoint)
+        return Endpoint(NETWORK, make_id(secrets.token_bytes(16)), ip_address(ip), mac_of(ip), node_id)
 
     def _secret(self, scope: str, number: int) -> EpochSecret:
         key = scope, number
@@ -185,7 +188,7 @@ class Fleet:
     async def update(self, *, seconds: float, **_: Any) -> Answer:
         """One new endpoint; the answer comes when the window is over."""
         origin = random.choice(self.nodes)
-        made = self.managers.signed(origin.node_id)
+        (made,) = self.managers.signed([origin.node_id])
         arrived: dict[str, float] = {}
 
         def changed(node_id: str) -> None:
@@ -202,10 +205,11 @@ class Fleet:
         return answer | {"s": max(arrived.values()) - began if everywhere else None}
 
     async def rate(self, *, per_s: float, seconds: float, grace_s: float, **_: Any) -> Answer:
-        """Many new endpoints, by random nodes; then some seconds in which the last ones arrive."""
+        """Many new endpoints of one large service, by random nodes; then some seconds in which the last ones
+        arrive."""
         count = int(per_s * seconds)
         chosen = [random.choice(self.nodes) for _ in range(count)]
-        made = [self.managers.signed(each.node_id) for each in chosen]
+        made = self.managers.signed([each.node_id for each in chosen])
         before, began = Spent.so_far(), time.perf_counter()
         for number, (origin, endpoint) in enumerate(zip(chosen, made, strict=True)):
             await asyncio.sleep(max(began + number / per_s - time.perf_counter(), 0))

@@ -17,6 +17,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -26,6 +27,7 @@ from bench.gossip_fleet import NETWORK, Managers
 from bench.report import Reach
 
 from swarmnet.api.v1 import gossip_pb2 as pb
+from swarmnet.core.endpoints import Endpoint
 from swarmnet.core.epochs import Epochs, Role
 from swarmnet.core.gossip import protocol, sync
 from swarmnet.core.gossip.events import SyncRequest
@@ -207,7 +209,7 @@ class Pair:
             core.set_epochs(current(self._managers, scope))
         core.set_peers(NETWORK, frozenset(_ADDRESSES))
         core.start(self._now)
-        core.publish(NETWORK, [self._managers.signed(name)], self._now)
+        core.publish(NETWORK, self._managers.signed([name]), self._now)
         core.join(_ADDRESSES.items())
 
     def run(self, seconds: float) -> None:
@@ -308,18 +310,21 @@ def resident_mib() -> float:
 
 
 def table(managers: Managers, owners: Sequence[Rumor], endpoints: int) -> list[bytes]:
-    """As many endpoints of each owner, as they come in a sync."""
-    each = endpoints // len(owners)
-    return [frame for owner in owners for frame in _row(managers, owner.node_id, each)]
+    """The endpoints of services that are spread over these nodes, as they come in a sync."""
+    spread = [owners[at % len(owners)].node_id for at in range(endpoints)]
+    rows: dict[str, list[tuple[Endpoint, bytes]]] = defaultdict(list)
+    for owner, made in zip(spread, managers.signed(spread), strict=True):
+        rows[owner].append(made)
+    return [frame for owner, row in rows.items() for frame in _row(owner, row)]
 
 
-def _row(managers: Managers, owner: str, endpoints: int) -> list[bytes]:
+def _row(owner: str, row: Sequence[tuple[Endpoint, bytes]]) -> list[bytes]:
     start = int(time.time() * 1000)
-    entries = [
+    entries = tuple(
         Entry(owner, endpoint.task_id, start + number, endpoint, signature)
-        for number, (endpoint, signature) in enumerate(managers.signed(owner) for _ in range(endpoints))
-    ]
-    return [frame for _, frame in delta_frames(Delta(owner, 0, entries[-1].time, tuple(entries)))]
+        for number, (endpoint, signature) in enumerate(row)
+    )
+    return [frame for _, frame in delta_frames(Delta(owner, 0, entries[-1].time, entries))]
 
 
 def _rumor(address: str) -> Rumor:

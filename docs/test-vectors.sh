@@ -282,6 +282,23 @@ for place in '10.0.1.3 0a000103 02420a000103' 'fd00::1:3 fd000000000000000000000
     "signature=$(ed25519_sign "$private" "$message")"
 done
 
+# Three that were placed together: of the first two and then the third.
+short() { sha256 "$1" | cut -c 1-40; }                           # the first 20 bytes
+leaf() {                                                         # the last byte of the IP
+  local message part
+  message=$(text 'swarmnet/1 endpoint')
+  for part in "$(text "$network")" "$(text "$task")" "0a0001$(number "$1" 1)" "02420a0001$(number "$1" 1)" "$(text "$source")"; do
+    message+=$(counted "$part")
+  done
+  short "00$message"
+}
+pair=$(short "01$(leaf 3)$(leaf 4)")
+root=$(short "01$pair$(leaf 5)")
+ed25519=$(ed25519_sign "$private" "$(text 'swarmnet/1 batch of endpoints')$root")
+case_ 'endpoint batch' "private=$private" "public=$(ed25519_public "$private")" "network=$network" "task=$task" "node=$source" \
+  "root=$root" ips='10.0.1.3 10.0.1.4 10.0.1.5' \
+  "signatures=${ed25519}00$(leaf 4)$(leaf 5) ${ed25519}01$(leaf 3)$(leaf 5) ${ed25519}01$pair"
+
 # --- what a manager has on disk
 
 kek=$(sequence 0x60 32) unlock=$(sequence 0x40 32) nonce=$(sequence 0xc0 12)

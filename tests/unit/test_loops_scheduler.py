@@ -9,7 +9,7 @@ import pytest
 from tests.unit import local_raft as local
 
 from swarmnet.api.v1 import types_pb2 as types
-from swarmnet.core.endpoints import Endpoint, public_key, verify
+from swarmnet.core.endpoints import Claim, Endpoint, claim, public_key, verify
 from swarmnet.core.errors import InvalidArgument
 from swarmnet.core.secret import SecretBytes
 from swarmnet.core.state import Rejected, State, Transaction
@@ -54,6 +54,23 @@ def test_the_managers_sign_each_attachment_for_its_node() -> None:
     (attachment,) = task.attachments
     endpoint = Endpoint("net-net", task.meta.id, ip_address("10.0.1.2"), attachment.mac, "node-w1")
     assert verify(public_key(SecretBytes(bytes(range(32)))), endpoint, attachment.signature)
+
+
+def test_those_of_a_network_that_are_placed_together_are_signed_together() -> None:
+    networks = local.network("one"), local.network("two")
+    services = local.service("a", 3, ["net-one", "net-two"]), local.service("b", 2, ["net-two"])
+    state = swarm(local.node("w1", 1), *networks, *services)
+    key = public_key(SecretBytes(bytes(range(32))))
+    claims: dict[str, list[Claim | None]] = {"net-one": [], "net-two": []}
+    for task in local.tasks(state):
+        for each in task.attachments:
+            ip = ip_address(each.address.split("/")[0])
+            endpoint = Endpoint(each.network_id, task.meta.id, ip, each.mac, task.node_id)
+            assert verify(key, endpoint, each.signature)
+            claims[each.network_id].append(claim(endpoint, each.signature))
+    assert [len(each) for each in claims.values()] == [3, 5]
+    assert [len(set(each)) for each in claims.values()] == [1, 1]
+    assert not set(claims["net-one"]) & set(claims["net-two"])
 
 
 def test_a_second_address_has_a_signature_of_its_own() -> None:

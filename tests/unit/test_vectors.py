@@ -131,6 +131,21 @@ def test_endpoint_signatures(v: dict[str, Any]) -> None:
     assert endpoints.verify(bytes.fromhex(v["public"]), endpoint, bytes.fromhex(v["signature"]))
 
 
+@each("endpoint batch")
+def test_endpoints_that_are_signed_together(v: dict[str, Any]) -> None:
+    batch = [
+        endpoints.Endpoint(v["network"], v["task"], ip_address(ip), endpoints.mac_of(ip), v["node"])
+        for ip in v["ips"].split()
+    ]
+    signatures = [bytes.fromhex(each) for each in v["signatures"].split()]
+    assert endpoints.sign_all(secret(v, "private"), batch) == signatures
+    for endpoint, signature in zip(batch, signatures, strict=True):
+        said = endpoints.claim(endpoint, signature)
+        assert said is not None
+        assert said.message.endswith(bytes.fromhex(v["root"]))
+        assert endpoints.verify(bytes.fromhex(v["public"]), endpoint, signature)
+
+
 def data_keys(v: dict[str, Any]) -> DataKeys:
     """Those of a manager that has but this one."""
     return DataKeys([DataKey(secret(v, "data_key"), 7)], lambda _: None)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 
 from swarmnet.api.v1 import store_pb2 as store
 from swarmnet.api.v1 import types_pb2 as types
-from swarmnet.core.endpoints import Endpoint, sign
+from swarmnet.core.endpoints import Endpoint, sign_all
 from swarmnet.core.placement import is_on_node
 from swarmnet.core.secret import SecretBytes
 from swarmnet.core.state import Transaction
@@ -38,6 +39,7 @@ def plan(transaction: Transaction, now: float) -> float | None:
             work.place(task)
             if work.batch.full:
                 break
+        work.sign()
     return min(later, default=None)
 
 
@@ -46,6 +48,7 @@ class _Pass:
 
     def __init__(self, transaction: Transaction, tasks: Iterable[types.Task], now: float) -> None:
         self.batch = Batch()
+        self._placed: list[types.Task] = []
         self._transaction = transaction
         self._now = now
         self._workers = [n for n in transaction.scan(types.Node) if n.role == types.ROLE_WORKER]
@@ -76,7 +79,8 @@ class _Pass:
             self._transaction.get(types.Network, network_id)
         assigned = self._assign(task, node)
         self._count(assigned)
-        self._put(assigned)
+        self._placed.append(assigned)
+        self.batch.add(assigned)
 
     def _ask(self, task: types.Task) -> Ask:
         networks = (self._networks.get(each) for each in task.spec.networks)
@@ -111,18 +115,46 @@ class _Pass:
         assigned.state = types.TASK_STATE_ASSIGNED
         assigned.state_at.CopyFrom(stamp(self._now))
         assigned.message = ""
-        key = self._signing_key() if assigned.attachments else None
-        for attachment in assigned.attachments:
-            assert key is not None
-            attachment.signature = sign(key, _endpoint(assigned, attachment, attachment.address))
-            if attachment.address_v6:
-                attachment.signature_v6 = sign(key, _endpoint(assigned, attachment, attachment.address_v6))
         return assigned
+
+    def sign(self) -> None:
+        """The endpoints of all tasks that were placed, those of a network together: nobody else is shown as
+        much as a hash of them."""
+        for places in _by_network(self._placed).values():
+            signatures = sign_all(self._signing_key(), [each.endpoint for each in places])
+            for place, signature in zip(places, signatures, strict=True):
+                place.take(signature)
+        for task in self._placed:
+            self._transaction.put(task)
 
     def _signing_key(self) -> SecretBytes:
         secrets = next(iter(self._transaction.scan(store.ClusterSecrets)), None)
         assert secrets is not None, "no cluster secrets in a swarm"
         return SecretBytes(secrets.endpoint_private_key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """An endpoint, and where its signature belongs."""
+
+    attachment: types.Attachment
+    endpoint: Endpoint
+
+    def take(self, signature: bytes) -> None:
+        if self.endpoint.ip == ip_address(bare(self.attachment.address)):
+            self.attachment.signature = signature
+        else:
+            self.attachment.signature_v6 = signature
+
+
+def _by_network(tasks: Iterable[types.Task]) -> dict[str, list[_Place]]:
+    places: dict[str, list[_Place]] = defaultdict(list)
+    for task in tasks:
+        for attachment in task.attachments:
+            for address in filter(None, (attachment.address, attachment.address_v6)):
+                endpoint = _endpoint(task, attachment, address)
+                places[attachment.network_id].append(_Place(attachment, endpoint))
+    return places
 
 
 def _endpoint(task: types.Task, attachment: types.Attachment, address: str) -> Endpoint:

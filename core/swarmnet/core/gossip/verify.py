@@ -1,4 +1,4 @@
-"""The managers' signature of endpoints, verified once per endpoint and remembered: 100 us each time else."""
+"""The managers' signatures of endpoints, each verified once and remembered: 100 us each time else."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import OrderedDict
 from hashlib import sha256
 from typing import Final
 
-from swarmnet.core.endpoints import Endpoint, verify
+from swarmnet.core.endpoints import Endpoint, claim, holds
 
 _REMEMBERED: Final = 50_000
 
@@ -24,11 +24,13 @@ class Verifier:
             self._genuine.clear()
 
     def believes(self, endpoint: Endpoint, signature: bytes) -> bool:
-        mark = sha256(signature + endpoint.signed_bytes()).digest()
+        if (said := claim(endpoint, signature)) is None:
+            return False
+        mark = sha256(said.ed25519 + said.message).digest()
         if mark in self._genuine:
             self._genuine.move_to_end(mark)
             return True
-        if not self._public_key or not verify(self._public_key, endpoint, signature):
+        if not self._public_key or not holds(self._public_key, said):
             return False
         self._genuine[mark] = None
         if len(self._genuine) > _REMEMBERED:

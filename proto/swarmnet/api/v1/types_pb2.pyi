@@ -929,7 +929,7 @@ class Attachment(_message.Message):
     mac: _builtins.str
     """02:42: and the address"""
     signature: _builtins.bytes
-    """Ed25519 over the endpoint; made once the node is known"""
+    """of the managers (core/endpoints.py); made once the node is known"""
     address_v6: _builtins.str
     """beside an IPv4 one, on a network that has subnets of both; CIDR"""
     signature_v6: _builtins.bytes
