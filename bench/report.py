@@ -47,7 +47,7 @@ def line(
     if peer:
         figure |= {"peer_name": peer_name, "peer_n": len(peer)}
         figure |= {"peer": median(peer), "peer_min": min(peer), "peer_max": max(peer)}
-        figure["ratio"] = figure["median"] / figure["peer"]
+        figure["ratio"] = figure["median"] / figure["peer"] if figure["peer"] else None
     wanted = Reach(reach) if isinstance(reach, int | float) else reach
     figure |= {"reach": None, "ok": None} if wanted is None else _judged(figure, wanted)
     return json.dumps(

@@ -66,10 +66,13 @@ def test_under_load_what_others_tell_is_not_repeated() -> None:
         news.round(1000, 100, 0.0)
     news.put("heard", b"heard", 0.0)
     news.put("alone", b"alone", 0.0)
-    assert b"heard" in news.round(1000, 100, 0.0)[0].frames
+    (told,) = news.round(1000, 100, 0.0)
+    assert b"heard" in told.frames
+    assert told.fanout == TIMING.busy_fanout < TIMING.fanout
     news.heard("heard")
-    news.heard("heard")
-    repeated = b"".join(frames(news.round(1000, 100, 0.05)))
+    assert b"alone" not in b"".join(frames(news.round(1000, 100, 0.05)))  # others may yet be heard
+    later = [news.round(1000, 100, 0.1 * number) for number in range(1, 6)]
+    repeated = b"".join(body.frames for bodies in later for body in bodies)
     assert b"alone" in repeated
     assert b"heard" not in repeated
 
@@ -90,8 +93,8 @@ def test_newer_news_of_the_same_thing_takes_its_place_and_starts_afresh() -> Non
     news.round(1000, 5, 0.0)
     news.put("a", b"two", 0.1)
     assert news.frames(1000) == b"two"
-    assert news.round(1000, 5, 0.1) == [Body(b"two", first=True)]
-    assert news.round(1000, 5, 0.3) == [Body(b"two", first=False)]
+    assert news.round(1000, 5, 0.1) == [Body(b"two", first=True, fanout=TIMING.fanout)]
+    assert news.round(1000, 5, 0.3) == [Body(b"two", first=False, fanout=TIMING.fanout)]
     assert len(news) == 0
 
 
@@ -114,6 +117,18 @@ def test_a_round_has_several_datagrams_if_need_be_and_what_is_left_goes_with_the
     assert news.due == 0.0
     left = b"".join(frames(news.round(1400, 5, 0.0)))
     assert bytes([3 * MAX_ROUND_DATAGRAMS - 1]) in left
+
+
+def test_under_load_a_datagram_that_would_be_mostly_empty_waits_for_more() -> None:
+    news = queue()
+    for number in range(TIMING.burst_rounds):
+        news.put(number, b"old", 0.0)
+        news.round(1400, 100, 0.0)
+    for number in range(3):
+        news.put(str(number), bytes([number]) * 600, 0.0)
+    assert [len(body) for body in frames(news.round(1400, 100, 0.0))] == [1200]
+    assert news.due <= 1.1 * TIMING.round_period_s
+    assert bytes([2]) * 600 in frames(news.round(1400, 100, news.due))[0]
 
 
 def test_riding_along_takes_what_fits_and_counts_for_nothing() -> None:

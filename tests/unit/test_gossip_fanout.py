@@ -13,7 +13,7 @@ def members(names: list[str], me: str) -> list[Member]:
 def tellers(size: int, degree: int = 3) -> dict[str, list[str]]:
     """Whom each of so many nodes tells."""
     names = [f"n{index:04}" for index in range(size)]
-    return {me: [each.node_id for each in Fanout(me, degree).of(members(names, me))] for me in names}
+    return {me: [each.node_id for each in Fanout(me).of(members(names, me), degree)] for me in names}
 
 
 def hops(tells: dict[str, list[str]], origin: str) -> int:
@@ -28,9 +28,10 @@ def hops(tells: dict[str, list[str]], origin: str) -> int:
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 5, 6, 7, 8, 9, 10, 27, 28, 49, 50, 81, 100, 200, 500])
-def test_all_are_told_from_anywhere_within_log_n_hops(size: int) -> None:
-    tells = tellers(size)
-    least = next(taken for taken in range(20) if 3**taken >= size)
+@pytest.mark.parametrize("degree", [2, 3])
+def test_all_are_told_from_anywhere_within_log_n_hops(size: int, degree: int) -> None:
+    tells = tellers(size, degree)
+    least = next(taken for taken in range(20) if degree**taken >= size)
     for origin in list(tells)[:: max(size // 25, 1)]:
         assert hops(tells, origin) <= least + 1
 
@@ -55,7 +56,7 @@ def test_few_others_are_all_told() -> None:
 
 
 def test_it_chooses_anew_when_there_are_others() -> None:
-    fanout = Fanout("n0000", 3)
-    before = fanout.of(members([f"n{index:04}" for index in range(10)], "n0000"))
-    after = fanout.of(members([f"n{index:04}" for index in range(4, 20)], "n0000"))
+    fanout = Fanout("n0000")
+    before = fanout.of(members([f"n{index:04}" for index in range(10)], "n0000"), 3)
+    after = fanout.of(members([f"n{index:04}" for index in range(4, 20)], "n0000"), 3)
     assert not {each.node_id for each in before} & {each.node_id for each in after}

@@ -2,8 +2,8 @@
 their number.
 
 quiet   an item goes at once, and is repeated shortly after
-load    rounds are spread (pace.py), so items share datagrams; what was heard from others meanwhile is not
-repeated
+load    rounds are spread (pace.py), so items share datagrams; they go to fewer, and what was heard from
+        another one, too, is not repeated
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from swarmnet.core.gossip.limits import MAX_QUEUED, MAX_ROUND_DATAGRAMS
 from swarmnet.core.gossip.pace import Pace
 from swarmnet.core.gossip.timing import Timing
 
-_HEARD_ENOUGH = 2
-"""Copies that came back: others are telling it, too."""
+_OTHERS_ROUNDS = 3
+"""Under load, until it is clear whether others tell it, too."""
 _SLACK_S = 0.005
 """What is due so soon goes along."""
 
@@ -29,14 +29,32 @@ class _Item:
         self.frame = frame
         self.due = due
         self.told = 0
-        self.heard = 0
+        self.heard = False
 
 
 class Body(NamedTuple):
-    """Frames, at most as many bytes as there is room for. `first`: some of them have never been told."""
+    """Frames, at most as many bytes as there is room for, to be told to `fanout` members. `first`: some of
+    them have never been told."""
 
     frames: bytes
     first: bool
+    fanout: int
+
+
+class _Pack:
+    """Items that share a datagram. `first`: one of them has never been told."""
+
+    __slots__ = ("bytes", "first", "items")
+
+    def __init__(self) -> None:
+        self.items: list[tuple[Hashable, _Item]] = []
+        self.bytes = 0
+        self.first = False
+
+    def add(self, key: Hashable, item: _Item) -> None:
+        self.items.append((key, item))
+        self.bytes += len(item.frame)
+        self.first = self.first or not item.told
 
 
 class Broadcast:
@@ -70,9 +88,9 @@ class Broadcast:
         self.due = min(self.due, self._pace.ready(now))
 
     def heard(self, key: Hashable) -> None:
-        """Another copy of it came in."""
+        """Another copy of it came in: others tell it, too."""
         if (item := self._items.get(key)) is not None:
-            item.heard += 1
+            item.heard = True
 
     def frames(self, room: int) -> bytes:
         """What fits into `room` bytes, the least told first, to ride along on a datagram that goes anyway."""
@@ -86,47 +104,55 @@ class Broadcast:
         return b"".join(taken)
 
     def round(self, room: int, members: int, now: float) -> list[Body]:
-        """Each to be sent to `fanout` members; sets when the next round is due."""
+        """Bodies of at most `room` bytes; sets when the next round is due."""
         busy = self._pace.spend(self.due, now)
+        fanout = self._timing.busy_fanout if busy else self._timing.fanout
+        packs = _packs(self._take_due(busy=busy, now=now), room)[:MAX_ROUND_DATAGRAMS]
+        if busy and len(packs) > 1 and packs[-1].bytes < room / 2:
+            packs.pop()  # it shares a datagram with what comes until the next round
         rounds = rounds_for(members)
-        bodies: list[Body] = []
-        body: list[bytes] = []
-        first, left = False, room
-        for key, item in list(self._items.items()):
-            if item.due > now + _SLACK_S:
-                continue
-            if busy and item.told and item.heard >= _HEARD_ENOUGH:
-                del self._items[key]
-                continue
-            if len(item.frame) > left:
-                if len(bodies) + 1 == MAX_ROUND_DATAGRAMS:
-                    break
-                bodies.append(Body(b"".join(body), first))
-                body, first, left = [], False, room
-            first = first or not item.told
-            body.append(item.frame)
-            left -= len(item.frame)
-            self._told(key, item, rounds, now)
-        if body:
-            bodies.append(Body(b"".join(body), first))
+        for pack in packs:
+            for key, item in pack.items:
+                self._told(key, item, rounds, busy=busy, now=now)
         self._schedule(now)
-        return bodies
+        return [Body(b"".join(item.frame for _, item in pack.items), pack.first, fanout) for pack in packs]
 
     def clear(self) -> None:
         self._items.clear()
         self.due = inf
 
-    def _told(self, key: Hashable, item: _Item, rounds: int, now: float) -> None:
+    def _take_due(self, *, busy: bool, now: float) -> list[tuple[Hashable, _Item]]:
+        """What is to be told; what others tell anyway is dropped under load."""
+        due = [(key, item) for key, item in self._items.items() if item.due <= now + _SLACK_S]
+        if not busy:
+            return due
+        for key, item in due:
+            if item.told and item.heard:
+                del self._items[key]
+        return [(key, item) for key, item in due if not (item.told and item.heard)]
+
+    def _told(self, key: Hashable, item: _Item, rounds: int, *, busy: bool, now: float) -> None:
         item.told += 1
         if item.told >= rounds:
             del self._items[key]
             return
-        repeat_s = self._timing.repeat_s
-        item.due = now + self._pace.spread(repeat_s[min(item.told, len(repeat_s)) - 1])
+        repeat_s = self._timing.repeat_s[min(item.told, len(self._timing.repeat_s)) - 1]
+        if busy:
+            repeat_s = max(repeat_s, _OTHERS_ROUNDS * self._pace.period_s)
+        item.due = now + self._pace.spread(repeat_s)
 
     def _schedule(self, now: float) -> None:
         due = min((item.due for item in self._items.values()), default=inf)
         self.due = max(due, self._pace.ready(now)) if due < inf else inf
+
+
+def _packs(items: list[tuple[Hashable, _Item]], room: int) -> list[_Pack]:
+    packs: list[_Pack] = []
+    for key, item in items:
+        if not packs or packs[-1].bytes + len(item.frame) > room:
+            packs.append(_Pack())
+        packs[-1].add(key, item)
+    return packs
 
 
 def rounds_for(members: int) -> int:

@@ -16,26 +16,28 @@ from swarmnet.core.gossip.members import Member
 
 
 class Fanout:
-    """`me` among others; `degree`: how many it tells."""
+    """`me` among others."""
 
-    def __init__(self, me: str, degree: int) -> None:
+    def __init__(self, me: str) -> None:
         self._me = me
-        self._degree = degree
         self._of: Sequence[Member] = ()
-        self._chosen: Sequence[Member] = ()
+        self._chosen: dict[int, Sequence[Member]] = {}
 
-    def of(self, members: Sequence[Member]) -> Sequence[Member]:
-        """Those of the members that this node tells. Another list is asked for whenever there are others."""
+    def of(self, members: Sequence[Member], degree: int) -> Sequence[Member]:
+        """The `degree` of the members that this node tells. Another list is given whenever there are
+        others."""
         if members is not self._of:
-            self._of, self._chosen = members, self._choose(members)
-        return self._chosen
+            self._of, self._chosen = members, {}
+        if degree not in self._chosen:
+            self._chosen[degree] = self._choose(members, degree)
+        return self._chosen[degree]
 
-    def _choose(self, members: Sequence[Member]) -> Sequence[Member]:
-        if len(members) <= self._degree:
+    def _choose(self, members: Sequence[Member], degree: int) -> Sequence[Member]:
+        if len(members) <= degree:
             return members
         ring = sorted(members, key=lambda each: each.node_id)
         place = sum(each.node_id < self._me for each in ring)
         size = len(ring) + 1
-        steps = (self._degree * place + step for step in range(self._degree + 1))
+        steps = (degree * place + step for step in range(degree + 1))
         others = (target - (target > place) for step in steps if (target := step % size) != place)
-        return [ring[each] for each, _ in zip(others, range(self._degree), strict=False)]
+        return [ring[each] for each, _ in zip(others, range(degree), strict=False)]

@@ -85,7 +85,7 @@ class Gossip:
         self._peers: dict[str, frozenset[str]] = {}
         self._clock = LamportClock(started_ms)
         self._pace = Pace(self._timing, randomness)
-        self._fanout = Fanout(node_id, self._timing.fanout)
+        self._fanout = Fanout(node_id)
         self._room = MAX_DATAGRAM_BYTES - OVERHEAD_BYTES
         around = Surroundings(
             self._send_cluster,
@@ -360,8 +360,8 @@ class Gossip:
             news.clear()  # whoever comes compares the digest, and asks
             return
         for body in news.round(self._room, len(members), now):
-            others = some(self._randomness, members, self._timing.fanout)
-            for member in fanout.of(members) if body.first else others:
+            planned = body.first and fanout.of(members, body.fanout)
+            for member in planned or some(self._randomness, members, body.fanout):
                 self._send(scope, member, body.frames)
 
     def _request(self, request: SyncRequest) -> None:
@@ -422,7 +422,7 @@ class Gossip:
             network_id,
             self.node_id,
             news=news,
-            fanout=Fanout(self.node_id, self._timing.fanout),
+            fanout=Fanout(self.node_id),
             clock=self._clock,
             verifier=self._verifier,
             gone=self._swim.members.gone,
