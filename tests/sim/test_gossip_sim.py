@@ -39,6 +39,19 @@ def test_a_story_told_twice_is_the_same() -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS[:2])
+def test_100_that_start_at_once_each_with_a_few_seeds_soon_know_all(seed: int) -> None:
+    cluster = Cluster(seed, seeds=0)
+    names = [f"n{number:03}" for number in range(100)]
+    for name in names:
+        cluster.start(name)
+    for number, name in enumerate(names):
+        after = [names[(number + step) % len(names)] for step in (1, 2, 3)]
+        cluster.nodes[name].core.join([(each, cluster.nodes[each].address) for each in after])
+        cluster.settle(cluster.nodes[name])
+    assert cluster.converges(2.5), f"SEED={seed}"
+
+
+@pytest.mark.parametrize("seed", SEEDS[:2])
 def test_on_a_sound_lan_nobody_is_ever_suspected_and_the_wire_is_quiet(seed: int) -> None:
     cluster = Cluster(seed, 30)
     assert cluster.converges(1.0), f"SEED={seed}"

@@ -37,6 +37,7 @@ class Differences:
         self._ask = ask
         self.room = room
         self._agreed_at = 0.0
+        self._patience_s = timing.first_sync_s
         self._told_at = 0.0
 
     def start(self, now: float) -> None:
@@ -52,13 +53,16 @@ class Differences:
         return ping
 
     def members(self, member: Member, digest: int, now: float) -> None:
-        """A difference that lasts is settled by a sync; a young one by telling what has changed of late."""
+        """A difference that lasts is settled by a sync; a young one by telling what has changed of late. Who
+        has just started lacks much, and waits for less."""
         if not digest:
             return  # an ack that was passed on
         if digest == self._swim.digest:
             self._agreed_at = now
-        elif now - self._agreed_at > self._timing.sync_period_s:
+            self._patience_s = self._timing.sync_period_s
+        elif now - self._agreed_at > self._patience_s:
             self._agreed_at = now
+            self._patience_s = min(2 * self._patience_s, self._timing.sync_period_s)
             self._ask(GOSSIP_SCOPE, member.node_id)
         elif now - self._told_at > self._timing.round_period_s:
             self._told_at = now
