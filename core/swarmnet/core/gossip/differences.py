@@ -37,11 +37,11 @@ class Differences:
         self._ask = ask
         self.room = room
         self._agreed_at = 0.0
-        self._patience_s = timing.first_sync_s
+        self._started_at = 0.0
         self._told_at = 0.0
 
     def start(self, now: float) -> None:
-        self._agreed_at = now
+        self._agreed_at = self._started_at = now
 
     def ping(self, target: str, sequence: int, speaks: Callable[[str], bool]) -> pb.Ping:
         """With the digests of the members, and of one network that both are on, the networks taking turns."""
@@ -59,14 +59,17 @@ class Differences:
             return  # an ack that was passed on
         if digest == self._swim.digest:
             self._agreed_at = now
-            self._patience_s = self._timing.sync_period_s
-        elif now - self._agreed_at > self._patience_s:
+        elif now - self._agreed_at > self._patience_s(now):
             self._agreed_at = now
-            self._patience_s = min(2 * self._patience_s, self._timing.sync_period_s)
             self._ask(GOSSIP_SCOPE, member.node_id)
         elif now - self._told_at > self._timing.round_period_s:
             self._told_at = now
             self._send_recent(member, now)
+
+    def _patience_s(self, now: float) -> float:
+        """A quarter of the time that it has been there, within bounds."""
+        age_s = now - self._started_at
+        return min(max(age_s / 4, self._timing.first_sync_s), self._timing.sync_period_s)
 
     def _send_recent(self, member: Member, now: float) -> None:
         frames, room = [], self.room

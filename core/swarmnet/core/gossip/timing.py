@@ -45,7 +45,7 @@ class Timing:
     sync_period_s: float = 3.0
     """A difference to others that lasts so long is settled by a sync, by TCP."""
     first_sync_s: float = 0.4
-    """The same while it has never had what another one has; each time twice as long."""
+    """The same of a node that has just started: those that start together lack much of each other."""
     recent_s: float = 10.0
     """Who has other members than this node is told first what has changed within this time."""
     reconnect_period_s: float = 5.0
