@@ -253,6 +253,8 @@ class Gossip:
                 await self._answer(reader, writer)
         except (OSError, EOFError, TimeoutError):
             self._counters["dropped_connections"] += 1
+        except asyncio.CancelledError:
+            pass  # by `stop`; asyncio's streams take it for a fault of this function
         finally:
             self._answers.discard(task)
             self._connections[host] -= 1
