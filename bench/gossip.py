@@ -32,7 +32,7 @@ RATE_PER_S: Final = 50.0
 RATE_GRACE_S: Final = 5.0
 JOIN_NODES: Final = 100
 MANY_NODES: Final = 200
-SETTLE_S: Final = 2.0
+SETTLE_S: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Plan:
     quick: bool
 
 
-FULL: Final = Plan((50, 100, 200), frozenset(CASES), 15, 5, 6.0, 15.0, 20, 3, 5, 2, 20.0, quick=False)
+FULL: Final = Plan((50, 100, 200), frozenset(CASES), 15, 5, 6.0, 15.0, 20, 3, 5, 2, 30.0, quick=False)
 QUICK: Final = Plan((50,), frozenset(CASES), 5, 3, 3.0, 4.0, 3, 1, 2, 1, 15.0, quick=True)
 
 
@@ -156,7 +156,14 @@ def measure_joins(plan: Plan) -> None:
         return
     ours, peer = (joins(side, MANY_NODES, 1, plan) for side in (OURS, PEER))
     case = f"{MANY_NODES} nodes join at once"
-    say(case, "s", _taken(ours, plan), Reach(plan.patience_s, of="max"), _taken(peer, plan))
+    converged = Reach(0.99 * plan.patience_s, of="max")
+    say(
+        f"{case}, if ever within {plan.patience_s:.0f} s",
+        "s",
+        _taken(ours, plan),
+        converged,
+        _taken(peer, plan),
+    )
     deaths = [[each["false_deaths"] for each in side] for side in (ours, peer)]
     say(f"{case}: false deaths", "members held dead", deaths[0], Reach(0, of="max"), deaths[1])
 

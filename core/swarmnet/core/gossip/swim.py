@@ -208,6 +208,8 @@ class Swim:
         """Take it over, refute it or leave it; False if it cannot be anybody's honest word."""
         member = self.members.get(rumor.node_id)
         known = member.rumor if member else self.me
+        if rumor is known:
+            return True  # most are: every sync has all of them, and each is decoded once
         if rumor.incarnation > known.incarnation + MAX_JUMP:
             return False
         if rumor.node_id == self.me.node_id:
@@ -263,7 +265,7 @@ class Swim:
             return
         came = member is None or not member.reachable
         changed = member is not None and about(member.rumor) != about(rumor)
-        self.members.put(replace(rumor, suspected_by=""), now)
+        self.members.put(replace(rumor, suspected_by="") if rumor.suspected_by else rumor, now)
         self._around.meet(rumor.node_id, rumor.boot)
         if came:
             self._around.happened(MemberUp(rumor.node_id))
