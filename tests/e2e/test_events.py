@@ -14,7 +14,7 @@ from swarmnet.api.v1 import ca_pb2, ca_pb2_grpc, control_pb2, control_pb2_grpc
 from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core.errors import BadToken, SwarmnetError, SwarmScoped
 from swarmnet.core.tokens import parse_token
-from swarmnet.manager.refusals import WINDOW_S
+from swarmnet.manager.gathering import WINDOW_S
 
 WRONG = "SWMTKN-1-{}-" + "0" * 25
 

@@ -111,10 +111,15 @@ def test_what_a_hand_broke_is_mended(lab: Lab, pair: tuple[Host, Host]) -> None:
     netlink = one.here(lambda: network.netlink(network_name(NETWORK)))
     sockets = (one.task_socket(task_id(one)), two.task_socket(task_id(two)))
     with closing(network), sockets[0] as a, sockets[1] as b:
-        for name in (VXLAN, task_name(task_id(one))):
+        for name, owner, what in (
+            (VXLAN, NETWORK, "1 bridge or VXLAN device put back"),
+            (task_name(task_id(one)), "", "1 task connected again"),
+        ):
+            assert one.run(one.datapath.reconcile()).repairs == {}
             netlink.execute(rt.delete_link(rt.list_links(netlink)[name].index))
             report = one.run(one.datapath.reconcile())
             assert (report.networks[NETWORK].error, report.tasks) == ("", {})
+            assert report.repairs[owner].startswith(what)
             assert exchange(a, b, task_ip(two)) == b"hello back"
 
 

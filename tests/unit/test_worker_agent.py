@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -37,6 +37,7 @@ class Kernel:
         self.failures: dict[str, str] = {}
         self.broken: OSError | None = None
         self.mended = 0
+        self.repairs: dict[str, str] = {}
 
     async def apply(self, desired: Desired) -> Report:
         if self.broken is not None:
@@ -46,7 +47,7 @@ class Kernel:
 
     async def reconcile(self) -> Report:
         self.mended += 1
-        return self._report()
+        return replace(self._report(), repairs=self.repairs)
 
     def task_namespace(self, task_id: str) -> Path:
         return Path("/run/netns", task_id)
@@ -143,6 +144,7 @@ class Bench:
         self.reports: asyncio.Queue[tuple[dict[str, dispatcher.TaskStatus], dispatcher.KeyReport]] = (
             asyncio.Queue()
         )
+        self.notices: list[dispatcher.NodeNotice] = []
         self.agent = Agent(
             "192.0.2.1",
             self.kernel,
@@ -150,6 +152,7 @@ class Bench:
             self.tasks,
             lambda statuses, keys: self.reports.put_nowait((dict(statuses), keys)),
             memory=memory,
+            notice=self.notices.extend,
         )
 
     async def after(
@@ -367,6 +370,12 @@ async def test_the_kernel_is_mended_now_and_then(bench: Bench, monkeypatch: pyte
     await bench.after(assigned(task(NET)))
     while not bench.kernel.mended:
         await bench.next_report()
+    assert bench.notices == []
+    bench.kernel.repairs = {NET: "1 SA put back"}
+    while not bench.notices:
+        await bench.next_report()
+    told = dispatcher.NodeNotice(action="repair", network_id=NET, reason="1 SA put back")
+    assert bench.notices[0] == told
 
 
 @pytest.mark.parametrize(

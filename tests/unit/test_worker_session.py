@@ -113,6 +113,19 @@ async def test_what_the_manager_asks_is_answered(manager: StandIn, tmp_path: Pat
         assert await stream.next("answer") == dispatcher.Answer(id=7, error="asked for net")
 
 
+async def test_what_a_node_noticed_waits_until_somebody_can_be_told(manager: StandIn, tmp_path: Path) -> None:
+    worker = Worker(tmp_path, manager)
+    worker.session.notice(dispatcher.NodeNotice(action="repair", reason=f"{n}") for n in range(100))
+    async with worker.running():
+        stream = await manager.stream()
+        await stream.next("hello")
+        stream.assign(assignment(manager))
+        told = (await stream.next("notices")).notices
+        assert [each.reason for each in told] == [f"{n}" for n in range(36, 100)]
+        worker.session.notice([dispatcher.NodeNotice(action="path", reason="last")])
+        assert [each.reason for each in (await stream.next("notices")).notices] == ["last"]
+
+
 async def test_more_questions_than_a_node_takes_are_refused(manager: StandIn, tmp_path: Path) -> None:
     worker = Worker(tmp_path, manager)
     for_ever = asyncio.Event()

@@ -8,10 +8,20 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from swarmnet.api.v1 import types_pb2 as types
-from swarmnet.core.limits import KEPT_EVENT_BYTES, KEPT_KEY_EVENTS, KEPT_OTHER_EVENTS, KEPT_REFUSALS
+from swarmnet.core.limits import (
+    KEPT_EVENT_BYTES,
+    KEPT_KEY_EVENTS,
+    KEPT_NOTICES,
+    KEPT_OTHER_EVENTS,
+    KEPT_REFUSALS,
+)
 
 Subject: TypeAlias = tuple[str, str, int]
 """(id, name, epoch)"""
+
+
+NOTICES: Final = frozenset({"repair", "path"})
+"""Actions of events that nodes tell of themselves."""
 
 
 @dataclass
@@ -48,9 +58,10 @@ def event_id(index: int, number: int) -> str:
 _SHELVES: Final[Mapping[str, int]] = {
     "keys": KEPT_KEY_EVENTS,
     "refusals": KEPT_REFUSALS,
+    "notices": KEPT_NOTICES,
     "others": KEPT_OTHER_EVENTS,
 }
-"""What is kept apart, and how many: whoever is refused must not be able to push history out."""
+"""What is kept apart, and how many: neither who is refused nor a bad node may push history out."""
 
 
 @dataclass
@@ -78,6 +89,8 @@ class Kept:
 
 
 def _shelf_of(event: types.Event) -> str:
+    if event.type == types.EVENT_TYPE_NODE and event.action in NOTICES:
+        return "notices"
     if event.type != types.EVENT_TYPE_KEY:
         return "others"
     return "refusals" if event.action == "refuse" else "keys"

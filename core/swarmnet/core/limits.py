@@ -100,6 +100,7 @@ SUBNET_PREFIX_LENGTH: Final = 24
 # Events: the oldest of a sort go first. A rotation of 1,000 scopes takes about 300 kB.
 KEPT_KEY_EVENTS: Final = 10_000
 KEPT_REFUSALS: Final = 1_000
+KEPT_NOTICES: Final = 1_000
 KEPT_OTHER_EVENTS: Final = 5_000
 KEPT_EVENT_BYTES: Final = 8 * 1024 * 1024
 """Of each sort."""

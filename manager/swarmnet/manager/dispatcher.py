@@ -33,6 +33,7 @@ from swarmnet.manager.dispatcher_status import Statuses
 from swarmnet.manager.identity import current_caller
 from swarmnet.manager.keymanager import request_rotation
 from swarmnet.manager.loop import Loop
+from swarmnet.manager.notices import Notices
 from swarmnet.manager.store import Store
 
 log = structlog.get_logger()
@@ -55,6 +56,7 @@ class DispatcherService(dispatcher_pb2_grpc.DispatcherServicer):
     ) -> None:
         self.acks = Acknowledgements(store.state)
         self._reports = Reports(self.acks)
+        self._notices = Notices(store.state, store.tell)
         self._store = store
         self._managers = managers
         self._monotonic = monotonic
@@ -69,13 +71,13 @@ class DispatcherService(dispatcher_pb2_grpc.DispatcherServicer):
 
     # The leader's side
 
-    def begin(self) -> tuple[Loop, Loop, Pusher]:
+    def begin(self) -> tuple[Loop, Loop, Pusher, Notices]:
         """This manager leads now: what was known of the workers counts no more. Returns what is to run."""
         self._reports.clear()
         self._liveness.begin()
         self._statuses.begin()
         self._refusal = None
-        return self._writer, self._watch, self._pusher
+        return self._writer, self._watch, self._pusher, self._notices
 
     def close_sessions(self, error: SwarmnetError) -> None:
         """End every session with the error, and those that are just being opened, until `begin`."""
@@ -164,6 +166,8 @@ class DispatcherService(dispatcher_pb2_grpc.DispatcherServicer):
         elif kind == "capabilities":
             _check_size(message.capabilities)
             await self._store.transact(lambda t: _describe(t, node_id, message.capabilities))
+        elif kind == "notices":
+            self._notices.note(node_id, message.notices.notices)
         elif kind == "answer":
             self.inquiries.take(node_id, message.answer)
         elif kind == "leave":

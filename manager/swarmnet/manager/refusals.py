@@ -4,39 +4,27 @@ however often somebody is refused.
 
 from __future__ import annotations
 
-import asyncio
-import secrets
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Final, TypeAlias
-
-import structlog
+from collections.abc import Iterable
+from typing import Final
 
 from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core.errors import PermissionDenied, SwarmnetError, SwarmScoped, Unauthenticated
 from swarmnet.manager.admission import PeerContext, claimed, peer_host
+from swarmnet.manager.gathering import WINDOW_S, Deliver, Gathering
 from swarmnet.manager.identity import current_caller
 
-log = structlog.get_logger()
-
-WINDOW_S: Final = 10.0
 TOLD_APART: Final = 32
 """Refusals by reason, node, scope and address in a window; what is beyond is told by its reason only."""
 _LONGEST_REASON: Final = 300
 _LONGEST_ATTRIBUTE: Final = 80
 _ATTRIBUTES: Final = ("address", "code", "via")
 
-Deliver: TypeAlias = Callable[[Sequence[types.Event], str], Awaitable[object]]
-"""Commit these refusals, once for the request id. SwarmnetError: not now."""
-
 
 class Refusals:
     """Those of this manager, on their way into the state."""
 
     def __init__(self, deliver: Deliver, window_s: float = WINDOW_S) -> None:
-        self._deliver = deliver
-        self._window_s = window_s
-        self._pending: dict[tuple[str, ...], types.Event] = {}
-        self._wake = asyncio.Event()
+        self._pending = Gathering("refusals", deliver, window_s)
 
     def note(
         self,
@@ -56,10 +44,7 @@ class Refusals:
         key: tuple[str, ...] = (error.reason, node_id, address, via, scope[0])
         if key not in self._pending and len(self._pending) >= TOLD_APART:
             key, node_id, address, via, scope = (error.reason,), "", "", "", ("", "")
-        if (event := self._pending.get(key)) is None:
-            event = self._pending[key] = _refusal(error, node_id, address, via, scope)
-        event.count += 1
-        self._wake.set()
+        self._pending.add(key, lambda: _refusal(error, node_id, address, via, scope))
 
     def note_call(self, error: SwarmnetError, context: PeerContext) -> None:
         """What a door refused; but for attachments, which are told with their network."""
@@ -79,23 +64,8 @@ class Refusals:
         self.note(error, node_id=caller.node_id, via=caller.via, scope=scope)
 
     async def run(self) -> None:
-        """For ever: what a window brought is told at its end, or as soon as somebody can take it."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            await asyncio.sleep(self._window_s)
-            events, self._pending = list(self._pending.values()), {}
-            await self._tell(events, secrets.token_hex(16))
-
-    async def _tell(self, events: Sequence[types.Event], request_id: str) -> None:
-        while True:
-            try:
-                await self._deliver(events, request_id)
-            except SwarmnetError as error:
-                log.warning("refusals not told yet", refusals=len(events), error=error.message)
-            else:
-                return
-            await asyncio.sleep(self._window_s)
+        """For ever."""
+        await self._pending.run()
 
 
 def _refusal(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -78,12 +78,13 @@ class Tasks(Protocol):
 
 
 Tell = Callable[[Mapping[str, dispatcher.TaskStatus], dispatcher.KeyReport], None]
+Notice = Callable[[Iterable[dispatcher.NodeNotice]], None]
 
 
 class Agent:
     """`address` is the data-path address, `encap`: its ESP goes in UDP; `report` takes the whole of what to
-    tell the managers; `memory` is a file for the endpoints of other nodes, which goes with the host as its
-    kernel's state does."""
+    tell the managers, `notice` what operators should know of; `memory` is a file for the
+    endpoints of other nodes, which goes with the host as its kernel's state does."""
 
     def __init__(
         self,
@@ -95,12 +96,14 @@ class Agent:
         *,
         memory: Path,
         encap: bool = False,
+        notice: Notice = lambda _: None,
     ) -> None:
         self._address, self._encap = address, encap
         self._kernel = kernel
         self._gossip = gossip
         self._tasks = tasks
         self._report = report
+        self._notice = notice
         self._assignment: dispatcher.Assignment | None = None
         self._wake = asyncio.Event()
         self._keys: dict[str, Epochs] = {}
@@ -174,6 +177,7 @@ class Agent:
         if (now := asyncio.get_running_loop().time()) >= self._mend_at:
             if self._mend_at:
                 report = await self._kernel.reconcile()
+                self._notice(_repairs(report))
             self._mend_at = now + RECONCILE_PERIOD_S
         return report
 
@@ -261,6 +265,13 @@ class Agent:
                 self._joined[network_id] = (peers, own)
                 self._gossip.set_peers(network_id, peers)
                 self._gossip.publish(network_id, own)
+
+
+def _repairs(report: Report) -> list[dispatcher.NodeNotice]:
+    return [
+        dispatcher.NodeNotice(action="repair", network_id=network_id, reason=what)
+        for network_id, what in report.repairs.items()
+    ]
 
 
 def _peers(assigned: dispatcher.AssignedNetwork) -> frozenset[str]:

@@ -103,6 +103,7 @@ class Membership:
             self.session.report,
             memory=config.endpoints,
             encap=config.data_path_udp,
+            notice=self.session.notice,
         )
         self._promotion = Promotion(
             config.manager_socket,

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -35,6 +36,7 @@ LONGEST_PAUSE_S: Final = 2.0
 _SHORT_S: Final = 1.0
 """A stream that broke sooner counts as one that failed, so that nothing can make this a busy loop."""
 _LEAVE_TIMEOUT_S: Final = 3.0
+_KEPT_NOTICES: Final = 64
 
 Answering: TypeAlias = Callable[[dispatcher.Question], Coroutine[Any, Any, dispatcher.Answer]]
 
@@ -73,6 +75,7 @@ class Session:
         self._statuses: Mapping[str, dispatcher.TaskStatus] = {}
         self._keys: dispatcher.KeyReport | None = None
         self._capabilities: types.NodeCapabilities | None = None
+        self._notices: deque[dispatcher.NodeNotice] = deque(maxlen=_KEPT_NOTICES)
         self._leaving = False
         self._done = asyncio.Event()
         self._connected = ""
@@ -94,6 +97,11 @@ class Session:
     def describe(self, capabilities: types.NodeCapabilities) -> None:
         """What this node can do has changed."""
         self._capabilities = capabilities
+        self._wake.set()
+
+    def notice(self, notices: Iterable[dispatcher.NodeNotice]) -> None:
+        """Tell the managers what operators should know of; the oldest are dropped if nobody can be told."""
+        self._notices.extend(notices)
         self._wake.set()
 
     async def run(self) -> dispatcher.Removed | None:
@@ -180,6 +188,7 @@ class Session:
         if not self._connected:
             log.info("session established", manager=place.address)
             self._connected, self.last_error = place.address, ""
+            self._wake.set()  # for what waited to be told
         if assignment.heartbeat_period_ms:
             self._heartbeat_s = assignment.heartbeat_period_ms / 1000
         self._assigned(assignment)
@@ -207,6 +216,10 @@ class Session:
                 yield dispatcher.WorkerMessage(capabilities=described)
             for answer in self._inquiries.answers():
                 yield dispatcher.WorkerMessage(answer=answer)
+            if self._notices and self._connected:
+                notices = dispatcher.NodeNotices(notices=self._notices)
+                self._notices.clear()
+                yield dispatcher.WorkerMessage(notices=notices)
             try:
                 await asyncio.wait_for(self._wake.wait(), self._heartbeat_s)
             except TimeoutError:

@@ -31,6 +31,7 @@ class WorkerMessage(_message.Message):
     LEAVE_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     ANSWER_FIELD_NUMBER: _builtins.int
+    NOTICES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -47,6 +48,8 @@ class WorkerMessage(_message.Message):
 
     @_builtins.property
     def answer(self) -> Global___Answer: ...
+    @_builtins.property
+    def notices(self) -> Global___NodeNotices: ...
     def __init__(
         self,
         *,
@@ -57,16 +60,70 @@ class WorkerMessage(_message.Message):
         leave: Global___Leave | None = ...,
         capabilities: _types_pb2.NodeCapabilities | None = ...,
         answer: Global___Answer | None = ...,
+        notices: Global___NodeNotices | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "capabilities", b"capabilities", "heartbeat", b"heartbeat", "hello", b"hello", "keys", b"keys", "leave", b"leave", "message", b"message", "tasks", b"tasks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "capabilities", b"capabilities", "heartbeat", b"heartbeat", "hello", b"hello", "keys", b"keys", "leave", b"leave", "message", b"message", "notices", b"notices", "tasks", b"tasks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "capabilities", b"capabilities", "heartbeat", b"heartbeat", "hello", b"hello", "keys", b"keys", "leave", b"leave", "message", b"message", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "capabilities", b"capabilities", "heartbeat", b"heartbeat", "hello", b"hello", "keys", b"keys", "leave", b"leave", "message", b"message", "notices", b"notices", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "heartbeat", "tasks", "keys", "leave", "capabilities", "answer"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "heartbeat", "tasks", "keys", "leave", "capabilities", "answer", "notices"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___WorkerMessage: _TypeAlias = WorkerMessage  # noqa: Y015
+
+@_typing.final
+class NodeNotices(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTICES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def notices(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeNotice]: ...
+    def __init__(
+        self,
+        *,
+        notices: _abc.Iterable[Global___NodeNotice] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["notices", b"notices"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeNotices: _TypeAlias = NodeNotices  # noqa: Y015
+
+@_typing.final
+class NodeNotice(_message.Message):
+    """what an operator should know of: becomes an event of the node"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    NETWORK_ID_FIELD_NUMBER: _builtins.int
+    PEER_NODE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    action: _builtins.str
+    """repair | path"""
+    network_id: _builtins.str
+    """that it is about, if any"""
+    peer_node_id: _builtins.str
+    """likewise"""
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        action: _builtins.str = ...,
+        network_id: _builtins.str = ...,
+        peer_node_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "network_id", b"network_id", "peer_node_id", b"peer_node_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeNotice: _TypeAlias = NodeNotice  # noqa: Y015
 
 @_typing.final
 class Hello(_message.Message):

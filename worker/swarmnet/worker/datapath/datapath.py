@@ -27,7 +27,8 @@ from swarmnet.core.datapath.desired import (
     without_stale_peers,
 )
 from swarmnet.core.datapath.layout import Layout, layout
-from swarmnet.core.datapath.plan import plan
+from swarmnet.core.datapath.plan import Step, plan
+from swarmnet.core.datapath.repairs import repairs
 from swarmnet.core.datapath.xfrm import Sa
 from swarmnet.core.errors import FailedPrecondition, NotSupportedHere
 from swarmnet.worker.datapath import guard
@@ -81,6 +82,7 @@ class Datapath:
         self.worn: Callable[[], None] = _nobody_listens
         self._actual: Layout | None = None
         self._desired: Desired | None = None
+        self._planned: list[Step] = []
 
     async def start(self) -> Capability:
         """Open the kernel, put the second guard in, try an SA. Touches nothing else that is there.
@@ -221,8 +223,12 @@ class Datapath:
         self._sockets.clear()
 
     def _reconcile(self) -> Report:
-        self._actual = None
-        return self._apply(self._desired) if self._desired is not None else Report()
+        if (desired := self._desired) is None:
+            return Report()
+        was_settled, self._actual = self._actual is not None, None
+        self._planned = []
+        found = self._apply(desired)
+        return replace(found, repairs=repairs(self._planned, desired.networks)) if was_settled else found
 
     def _apply(self, desired: Desired) -> Report:
         self._desired = desired = without_stale_peers(desired)
@@ -265,9 +271,11 @@ class Datapath:
     def _converge(self, wanted: Layout, desired: Desired) -> dict[str, str]:
         owners = {each.port: network_name(each.id) for each in desired.networks if each.encrypted}
         failures: dict[str, str] = {}
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
             actual = self._known()
             steps = plan(wanted, actual)
+            if attempt == 0:
+                self._planned = steps
             self._actual = None  # unknown, should this break off
             failures = self._kernel.execute(steps, actual, owners)
             self._actual = actual if not failures else None

@@ -32,10 +32,12 @@ class NetworkReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Of each desired network; and of each task that is not connected, why."""
+    """Of each desired network; of each task that is not connected, why; and what a hand had undone, by
+    network ("": of none)."""
 
     networks: dict[str, NetworkReport] = field(default_factory=dict)
     tasks: dict[str, str] = field(default_factory=dict)
+    repairs: dict[str, str] = field(default_factory=dict)
 
 
 def installed(desired: Desired, network: DesiredNetwork, wanted: Layout, actual: Layout) -> tuple[int, ...]:
