@@ -18,6 +18,7 @@ from tests.unit.test_worker_agent import Gossip, Kernel
 
 from swarmnet.api.v1 import control_pb2, control_pb2_grpc, local_pb2, local_pb2_grpc
 from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.core.datapath.desired import Desired
 from swarmnet.core.errors import (
     BadToken,
     FailedPrecondition,
@@ -41,6 +42,7 @@ class QuietKernel(Kernel):
         super().__init__()
         self.calls: list[str] = []
         self.worn: Callable[[], None] = lambda: None
+        self.programmed: Callable[[Desired], None] = lambda _: None
         self.kept_ledger = False
 
     async def start(self) -> Capability:
@@ -52,6 +54,9 @@ class QuietKernel(Kernel):
 
     async def counters(self) -> dict[str, int]:
         return {}
+
+    async def underlay_mtu(self, address: str) -> int | None:
+        raise AssertionError(address)
 
     async def tunnels(self) -> tuple[NetworkTunnels, ...]:
         return ()

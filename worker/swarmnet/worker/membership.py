@@ -12,14 +12,17 @@ import structlog
 
 from swarmnet.api.v1 import dispatcher_pb2 as dispatcher
 from swarmnet.api.v1 import types_pb2 as types
+from swarmnet.core.datapath.desired import Desired
 from swarmnet.worker import inquiries
 from swarmnet.worker.agent import Agent, Kernel, Rumours
 from swarmnet.worker.channel import node_channel
 from swarmnet.worker.config import Config
 from swarmnet.worker.datapath.datapath import Capability
+from swarmnet.worker.datapath.pathmtu import path_bytes
 from swarmnet.worker.executor import Executor
 from swarmnet.worker.identity import Identity, IdentityFiles
 from swarmnet.worker.images import ImageStore
+from swarmnet.worker.paths import Paths
 from swarmnet.worker.places import Managers
 from swarmnet.worker.promotion import Promotion
 from swarmnet.worker.renewal import Renewal
@@ -32,11 +35,14 @@ _REFUSALS: Final = ("dropped_", "refused_")
 
 
 class Datapath(Kernel, inquiries.Kernel, Protocol):
-    """The data path, opened and let go. It calls `worn` when a key has been used enough."""
+    """The data path, opened and let go. It calls `worn` when a key has been used enough, `programmed` with
+    each wish."""
 
     worn: Callable[[], None]
+    programmed: Callable[[Desired], None]
 
     async def start(self) -> Capability: ...
+    async def underlay_mtu(self, address: str) -> int | None: ...
     async def remove_all(self, *, comes_back: bool = False) -> None: ...
     async def close(self) -> None: ...
 
@@ -105,6 +111,8 @@ class Membership:
             encap=config.data_path_udp,
             notice=self.session.notice,
         )
+        self._paths = Paths(datapath, path_bytes, self.session.notice)
+        datapath.programmed = self._paths.look
         self._promotion = Promotion(
             config.manager_socket,
             managers,
@@ -133,7 +141,13 @@ class Membership:
         await self._gossip.start()
         self._jobs = [
             asyncio.create_task(self._supervised(work))
-            for work in (self._run_session(), self._agent.run(), self._renewal.run(), self._promotion.run())
+            for work in (
+                self._run_session(),
+                self._agent.run(),
+                self._paths.run(),
+                self._renewal.run(),
+                self._promotion.run(),
+            )
         ]
         log.info("worker active", node=self.identity.node_id, cluster=self.identity.cluster_id)
 

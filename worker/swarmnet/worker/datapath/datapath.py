@@ -66,7 +66,7 @@ class Datapath:
     """Not started, it refuses; started, its methods may be called concurrently and take effect one by one.
 
     `run_dir` holds the namespaces, `state_dir` the ledger of used keys. `worn` is called when an SA has
-    come to its soft limit: then it is time for a report.
+    come to its soft limit: then it is time for a report; `programmed` after each wish, with it.
     """
 
     def __init__(self, run_dir: Path, state_dir: Path) -> None:
@@ -80,6 +80,7 @@ class Datapath:
         self._sockets: list[Netlink] = []
         self._expiries: Expiries | None = None
         self.worn: Callable[[], None] = _nobody_listens
+        self.programmed: Callable[[Desired], None] = lambda _: None
         self._actual: Layout | None = None
         self._desired: Desired | None = None
         self._planned: list[Step] = []
@@ -104,7 +105,13 @@ class Datapath:
 
     async def apply(self, desired: Desired) -> Report:
         """Make the kernel so; whatever of it fails is in the report, and the rest is done all the same."""
-        return await self._run(self._apply, desired)
+        found = await self._run(self._apply, desired)
+        self.programmed(desired)
+        return found
+
+    async def underlay_mtu(self, address: str) -> int | None:
+        """Of the interface that has the address; None if none has it."""
+        return await self._run(self._links.underlay_mtu, address)
 
     async def reconcile(self) -> Report:
         """List the kernel and mend what differs from the last wish; an empty report before the first one."""
