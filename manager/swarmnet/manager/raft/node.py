@@ -231,11 +231,9 @@ class RaftNode:
         if node_id == self._me.node_id:
             return node_id
         if not any(map(self._wire.is_connected, self._members if node_id is None else [node_id])):
+            who = "no other manager can" if node_id is None else f"manager {node_id} cannot"
             raise FailedPrecondition(
-                "no other manager can be reached"
-                if node_id is None
-                else f"manager {node_id} cannot be reached",
-                hint="`swarmnet raft status` shows which managers can be reached.",
+                f"{who} be reached", hint="`swarmnet raft status` shows which managers can be reached."
             )
         if not await self._hand_over(node_id, _TRANSFER_S) or (taken_by := self._leader_id) is None:
             raise Unavailable(
