@@ -12,10 +12,11 @@ import struct
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 
+from swarmnet.cli.demo.wire import ipv4, udp
 from swarmnet.core.datapath.desired import (
     Desired,
     DesiredNetwork,
@@ -293,6 +294,16 @@ def vxlan_datagram(source: str, destination: str, text: bytes = b"forged", *, ma
     ip = ip[:10] + struct.pack("!H", _checksum(ip)) + ip[12:]
     ethernet = rt.raw_mac(mac_of(destination)) + rt.raw_mac(mac or mac_of(source)) + b"\x08\x00"
     return struct.pack("!II", 0x08000000, VNI << 8) + ethernet + ip + udp
+
+
+def spoofed(source: Host, to: Host, port: int, payload: bytes) -> bytes:
+    """A frame for `Lab.replay`: a UDP datagram as if `source` had sent it, without a checksum."""
+    body = udp(port, payload)
+    macs = rt.raw_mac(mac_of(to.address)) + rt.raw_mac(mac_of(source.address))
+    if ip_address(to.address).version == 4:
+        return macs + b"\x08\x00" + ipv4(source.address, to.address, 17, body)
+    ends = ip_address(source.address).packed + ip_address(to.address).packed
+    return macs + b"\x86\xdd" + struct.pack("!IHBB", 6 << 28, len(body), 17, 64) + ends + body
 
 
 def exchange(one: socket.socket, other: socket.socket, ip: str) -> bytes:

@@ -25,6 +25,7 @@ from tests.kernel.hosts import (
     esp_count,
     exchange,
     silent,
+    spoofed,
     task_id,
     task_ip,
     udp_ports,
@@ -149,9 +150,8 @@ def test_a_stream_arrives_whole(pair: Pair) -> None:
 
 def test_an_injected_plaintext_packet_is_dropped_and_counted(lab: Lab, pair: Pair, tasks: Tasks) -> None:
     one, two = pair
-    with lab.bare("attacker").udp() as attacker:
-        for _ in range(20):
-            attacker.sendto(vxlan_datagram(task_ip(two), task_ip(one)), (one.address, PORT))
+    for _ in range(20):
+        lab.replay(spoofed(two, one, PORT, vxlan_datagram(task_ip(two), task_ip(one))), one)
     assert silent(tasks[0])
     assert exchange(*tasks, task_ip(two)) == b"hello back"
 
@@ -163,9 +163,8 @@ def test_xfrm_alone_keeps_plaintext_out_and_in(lab: Lab, pair: Pair, tasks: Task
         guard = host.datapath._guard
         assert guard is not None
         host.run(guard.remove())
-    with lab.bare("attacker").udp() as attacker:
-        for _ in range(20):
-            attacker.sendto(vxlan_datagram(task_ip(two), task_ip(one)), (one.address, PORT))
+    for _ in range(20):
+        lab.replay(spoofed(two, one, PORT, vxlan_datagram(task_ip(two), task_ip(one))), one)
     assert silent(tasks[0])
     assert statistic(one, "XfrmInTmplMismatch") == 20
     drop_peer_policy(one, two)
@@ -181,20 +180,19 @@ def test_the_firewall_alone_keeps_plaintext_out_and_in(lab: Lab, pair: Pair, tas
     one, two = pair
     for host in pair:
         drop_all_xfrm(host)
-    with lab.bare("attacker").udp() as attacker, lab.capture(one) as frames:
-        attacker.sendto(vxlan_datagram(task_ip(two), task_ip(one)), (one.address, PORT))
+    forged = spoofed(two, one, PORT, vxlan_datagram(task_ip(two), task_ip(one)))
+    with lab.capture(one) as frames:
+        lab.replay(forged, one)
         assert silent(tasks[0])
         tasks[0].sendto(b"secret", (task_ip(two), TASK_PORT))
         assert silent(tasks[1])
-        sent_in = vxlan_datagram(task_ip(two), task_ip(one))
     assert [frame for frame in frames if frame[26:30] == bytes([10, 133, 0, 1]) and frame[23] == 17] == []
     for host in pair:
         guard = host.datapath._guard
         assert guard is not None
         host.run(guard.remove())
-    with lab.hosts[2].udp() as attacker:
-        attacker.sendto(sent_in, (one.address, PORT))
-        assert tasks[0].recv(100) == b"forged"
+    lab.replay(forged, one)
+    assert tasks[0].recv(100) == b"forged"
     tasks[0].sendto(b"in clear", (task_ip(two), TASK_PORT))
     assert tasks[1].recv(100) == b"in clear"
 
@@ -226,6 +224,21 @@ def test_a_forged_inner_mac_is_dropped_even_from_a_peer(pair: Pair, tasks: Tasks
         forged = vxlan_datagram(task_ip(two), task_ip(one), mac=mac_of("10.0.1.250"))
         sender.sendto(forged, (one.address, PORT))
         assert silent(tasks[0])
+
+
+def test_a_peer_sends_under_no_mac_but_those_of_its_own_tasks(lab: Lab) -> None:
+    """w3 has the network's key as w1 and w2 have, and says what w2's task would say."""
+    hosts = [lab.host(name) for name in ("w1", "w2", "w3")]
+    one, two, three = hosts
+    for host in hosts:
+        assert host.apply(desired(host, *(each for each in hosts if each is not host))).tasks == {}
+    with one.task_socket(task_id(one)) as receiver, three.udp() as sender, two.udp() as owner:
+        for own in (three, two):
+            socket_ = sender if own is three else owner
+            socket_.sendto(vxlan_datagram(task_ip(own), task_ip(one), b"fair"), (one.address, PORT))
+            assert receiver.recv(100) == b"fair"
+        sender.sendto(vxlan_datagram(task_ip(two), task_ip(one)), (one.address, PORT))
+        assert silent(receiver)
 
 
 class Stream(threading.Thread):

@@ -19,6 +19,7 @@ from tests.kernel.hosts import (
     esp_count,
     exchange,
     silent,
+    spoofed,
     task_id,
     task_ip,
     udp_ports,
@@ -94,15 +95,12 @@ def test_an_encrypted_network_on_either_underlay(lab: Lab) -> None:
 def test_plaintext_is_let_in_on_neither_underlay(lab: Lab) -> None:
     """By each of the two guards alone; without both it is, so the test can fail."""
     with connected(lab) as (one, two, (_, receiver)):
-        attacker = lab.bare("attacker")
-        forged = vxlan_datagram(task_ip(one), task_ip(two))
+        forged = spoofed(one, two, PORT, vxlan_datagram(task_ip(one), task_ip(two)))
         guard = two.datapath._guard
         assert guard is not None
 
         def attack() -> bool:
-            family = socket.AF_INET if lab.ip_version == 4 else socket.AF_INET6
-            with attacker.here(lambda: socket.socket(family, socket.SOCK_DGRAM)) as raw:
-                raw.sendto(forged, (two.address, PORT))
+            lab.replay(forged, two)
             return not silent(receiver)
 
         two.run(guard.remove())
@@ -193,16 +191,17 @@ def test_another_mtu_leaves_connections_alone(lab: Lab) -> None:
 def test_a_network_with_addresses_of_both_versions_and_a_second_subnet(lab: Lab) -> None:
     def dual(wanted: Desired) -> Desired:
         (network,) = wanted.networks
-        ends = tuple(RemoteEndpoint(six(each.ip), each.mac, each.node_id) for each in network.endpoints)
-        far = tuple(RemoteEndpoint(far_ip(each.ip), each.mac, each.node_id) for each in network.endpoints)
+        # The second host's task is in the second subnet.
+        (end,) = network.endpoints
+        ip = end.ip if end.node_id == "w1" else far_ip(end.ip)
+        ends = tuple(RemoteEndpoint(each, mac_of(ip), end.node_id) for each in (ip, six(end.ip)))
         subnets = ("10.0.1.0/24", "10.0.2.0/24", "fd00:1::/64")
-        network = replace(network, subnets=subnets, endpoints=(*network.endpoints, *ends, *far))
+        network = replace(network, subnets=subnets, endpoints=ends)
         (task,) = wanted.tasks
         (place,) = task.attachments
         own = place.addresses[0].partition("/")[0]
-        # The second host's task is in the second subnet.
-        first = f"{own}/24" if wanted.node_index == 1 else f"{far_ip(own)}/24"
-        place = replace(place, addresses=(first, f"{six(own)}/64"), mac=mac_of(own))
+        first = own if wanted.node_index == 1 else far_ip(own)
+        place = replace(place, addresses=(f"{first}/24", f"{six(own)}/64"), mac=mac_of(first))
         return replace(wanted, networks=(network,), tasks=(replace(task, attachments=(place,)),))
 
     with connected(lab, dual, encrypted=False, family=socket.AF_INET6) as (one, two, sockets):

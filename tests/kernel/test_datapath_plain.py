@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Final
 
 import pytest
 from structlog.testing import capture_logs
 from tests.kernel.hosts import (
     NETWORK,
     PLAIN_PORT,
+    VNI,
     Host,
     Lab,
     desired,
@@ -31,9 +36,12 @@ from swarmnet.worker.datapath import probe, xfrm
 from swarmnet.worker.datapath import rtnetlink as rt
 from swarmnet.worker.datapath.datapath import Capability
 from swarmnet.worker.datapath.guard import install
+from swarmnet.worker.datapath.ingress import arp_is_guarded
 from swarmnet.worker.datapath.links import VXLAN
 from swarmnet.worker.datapath.namespaces import Namespaces
 from swarmnet.worker.datapath.netlink import Message
+
+_DELETE_QDISC: Final = 37
 
 
 @pytest.fixture
@@ -91,6 +99,78 @@ def test_a_frame_with_a_stolen_mac_is_dropped(lab: Lab, pair: tuple[Host, Host])
             packet = vxlan_datagram(task_ip(two), task_ip(one), mac=stolen)
             sender.sendto(packet, (one.address, PLAIN_PORT))
             assert silent(a)
+
+
+def claim(operation: int, ip: str, mac: str, to_ip: str, to_mac: str) -> bytes:
+    """ARP: `ip` is at `mac`."""
+    ends = rt.raw_mac(mac) + IPv4Address(ip).packed + rt.raw_mac(to_mac) + IPv4Address(to_ip).packed
+    head = rt.raw_mac(to_mac) + rt.raw_mac(mac) + struct.pack("!HHHBBH", 0x0806, 1, 0x0800, 6, 4, operation)
+    return head + ends
+
+
+@contextmanager
+def raw_sockets(*places: tuple[Host, int]) -> Iterator[list[socket.socket]]:
+    """One for each task: a host, and which of its tasks."""
+    with ExitStack() as stack:
+        made = []
+        for host, slot in places:
+            path = host.datapath.task_namespace(task_id(host, slot))
+
+            def make(path: Path = path) -> socket.socket:
+                with Namespaces(path.parent).entered(path.name):
+                    opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0806))
+                    opened.bind(("eth0", 0x0806))
+                    return opened
+
+            made.append(stack.enter_context(host.here(make)))
+            made[-1].settimeout(2.0)
+        yield made
+
+
+@pytest.mark.parametrize("operation", [1, 2], ids=["question", "answer"])
+def test_a_task_cannot_say_that_anothers_address_is_its_own(lab: Lab, operation: int) -> None:
+    """To the task beside it; what is true arrives, so the forged claim would have."""
+    host, other = lab.host("w1"), lab.host("w2")
+    host.apply(desired(host, other, encrypted=False, slots=2))
+    hostile, victim = (task_ip(host, slot) for slot in (1, 2))
+    own = mac_of(hostile)
+    with raw_sockets((host, 1), (host, 2)) as (sender, receiver):
+        for to in (mac_of(victim), "ff:ff:ff:ff:ff:ff"):
+            sender.send(claim(operation, task_ip(other), own, victim, to))
+            assert silent(receiver)
+            true = claim(operation, hostile, own, victim, to)
+            sender.send(true)
+            assert receiver.recv(100)[:42] == true
+
+
+def test_arp_from_the_underlay_is_believed_only_if_true(lab: Lab, pair: tuple[Host, Host]) -> None:
+    one, two = pair
+    victim, mac = task_ip(one), mac_of(task_ip(two))
+    header = struct.pack("!II", 0x08000000, VNI << 8)
+    with raw_sockets((one, 1)) as (receiver,), two.udp() as sender:
+        for to in (mac_of(victim), "ff:ff:ff:ff:ff:ff"):
+            sender.sendto(header + claim(2, "10.0.1.250", mac, victim, to), (one.address, PLAIN_PORT))
+            assert silent(receiver)
+            true = claim(2, task_ip(two), mac, victim, to)
+            sender.sendto(header + true, (one.address, PLAIN_PORT))
+            assert receiver.recv(100)[:42] == true
+
+
+@pytest.mark.parametrize("link", [VXLAN, task_name("task11xxxxxx")])
+def test_a_port_whose_arp_program_a_hand_took_away_is_mended(
+    lab: Lab, pair: tuple[Host, Host], link: str
+) -> None:
+    one, two = pair
+    network = Namespaces(lab.directory / "w1" / "run" / "netns")
+    with closing(network):
+        netlink = one.here(lambda: network.netlink(network_name(NETWORK)))
+        index = rt.list_links(netlink)[link].index
+        netlink.execute(Message(_DELETE_QDISC, struct.pack("=B3xiIII", 0, index, 0, 0xFFFFFFF1, 0)))
+        assert not arp_is_guarded(netlink, index)
+        assert one.run(one.datapath.reconcile()).tasks == {}
+        assert arp_is_guarded(netlink, rt.list_links(netlink)[link].index)
+    with one.task_socket(task_id(one)) as a, two.task_socket(task_id(two)) as b:
+        assert exchange(a, b, task_ip(two)) == b"hello back"
 
 
 def test_a_restarted_worker_touches_nothing_that_is_right(lab: Lab, pair: tuple[Host, Host]) -> None:

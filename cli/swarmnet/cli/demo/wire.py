@@ -146,7 +146,7 @@ def inject(namespace: str, target: Target, count: int, *, spoofed_source: str = 
                 for _ in range(count):
                     plain.sendto(payload, (target.host_address, target.port))
             return
-        packet = _ipv4(spoofed_source, target.host_address, _UDP, _udp(target.port, payload))
+        packet = ipv4(spoofed_source, target.host_address, _UDP, udp(target.port, payload))
         with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
             for _ in range(count):
                 raw.sendto(packet, (target.host_address, 0))
@@ -164,17 +164,17 @@ def _inner_frame(target: Target) -> bytes:
     echo = struct.pack("!BBHHH", 8, 0, 0, 0x5357, 1) + MARKER + b"\0"
     echo = echo[:2] + struct.pack("!H", checksum(echo)) + echo[4:]
     ethernet = _mac(target.task_mac) + _mac(target.neighbour_mac) + struct.pack("!H", _ETH_P_IP)
-    return ethernet + _ipv4(target.neighbour_address, target.task_address, socket.IPPROTO_ICMP, echo)
+    return ethernet + ipv4(target.neighbour_address, target.task_address, socket.IPPROTO_ICMP, echo)
 
 
-def _ipv4(source: str, destination: str, protocol: int, body: bytes) -> bytes:
+def ipv4(source: str, destination: str, protocol: int, body: bytes) -> bytes:
     """RFC 791, without options."""
     ends = IPv4Address(source).packed + IPv4Address(destination).packed
     header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 1, 0, 64, protocol, 0) + ends
     return header[:10] + struct.pack("!H", checksum(header)) + header[12:] + body
 
 
-def _udp(port: int, payload: bytes) -> bytes:
+def udp(port: int, payload: bytes) -> bytes:
     """RFC 768; checksum 0: none, as VXLAN has it (RFC 7348, section 5)."""
     return struct.pack("!HHHH", 49152, port, 8 + len(payload), 0) + payload
 

@@ -39,7 +39,10 @@ class RemoteEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class TaskAttachment:
-    """A task's place on a network. `addresses` are CIDRs (10.0.1.3/24), at most one of each IP version."""
+    """A task's place on a network. `addresses` are CIDRs (10.0.1.3/24), at most one of each IP version.
+
+    `mac` is that of the IPv4 address if there is one (`endpoints.mac_of`); other ARP is dropped.
+    """
 
     network_id: str
     addresses: tuple[str, ...]

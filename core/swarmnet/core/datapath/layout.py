@@ -45,7 +45,8 @@ class NetworkLinks:
     """A network's bridge and VXLAN device. `local` is the source address of its packets.
 
     Without a `checksum` its UDP checksums are zero: ESP authenticates more than they cover, and they would
-    not survive address translation on the way.
+    not survive address translation on the way. `bound`: frames count only from the node that has their MAC.
+    ESP proves which node that is; on a plain network anybody can write its address.
     """
 
     vni: int
@@ -53,6 +54,7 @@ class NetworkLinks:
     local: str
     mtu: int
     checksum: bool = True
+    bound: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,12 @@ def layout(desired: Desired, underlay_mtu: int) -> Layout:
         name = network_name(network.id)
         mtu = network_mtu(desired, network, underlay_mtu)
         wanted.networks[name] = NetworkLinks(
-            network.vni, network.port, desired.address, mtu, checksum=not network.encrypted
+            network.vni,
+            network.port,
+            desired.address,
+            mtu,
+            checksum=not network.encrypted,
+            bound=network.encrypted,
         )
         wanted.forwards[name] = forwards(desired, network)
         if network.encrypted:

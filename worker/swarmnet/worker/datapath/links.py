@@ -3,7 +3,8 @@
     sn-<network>   br0; its ports: vx0, whose UDP socket is in the underlay's namespace, and t-<task> for each
     t-<task>       lo, eth0, eth1, ...: each the other end of a port
 
-No port learns a MAC: every MAC has a static entry, at vx0 with the node behind it, or at its task's port.
+No port learns a MAC: every MAC has a static entry, at vx0 with the node behind it, or at its task's port. No
+port takes ARP in that says of an address what is not so (ingress.py).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Final
 
 from swarmnet.core.datapath.layout import Forward, Interface, NetworkLinks
 from swarmnet.worker.datapath import rtnetlink as rt
+from swarmnet.worker.datapath.ingress import arp_is_guarded, guard_arp
 from swarmnet.worker.datapath.namespaces import Namespaces
 from swarmnet.worker.datapath.netlink import Message, Netlink, NetlinkError
 
@@ -80,7 +82,8 @@ class Links:
             self._namespaces.enable_ipv6(name, [VXLAN])  # to answer neighbour discovery
         present = rt.list_links(netlink)
         vxlan, bridge = present[VXLAN].index, present[BRIDGE].index
-        netlink.execute(rt.set_master(vxlan, bridge), rt.set_port(vxlan), rt.set_up(vxlan), rt.set_up(bridge))
+        netlink.execute(*guard_arp(vxlan), rt.set_master(vxlan, bridge), rt.set_port(vxlan))
+        netlink.execute(rt.set_up(vxlan), rt.set_up(bridge))
 
     def _new_vxlan(self, name: str, wanted: NetworkLinks) -> None:
         """From the underlay's namespace, which so keeps its UDP socket, straight into the network's."""
@@ -95,6 +98,7 @@ class Links:
                     port=wanted.port,
                     mtu=wanted.mtu,
                     checksum=wanted.checksum,
+                    bound=wanted.bound,
                 )
             )
         finally:
@@ -168,7 +172,7 @@ class Links:
             rt.new_veth(task, peer, bridge=bridge, mtu=interface.mtu, mac=interface.mac, namespace=namespace)
         )
         port = self._index(interface.network, task)
-        netlink.execute(rt.set_port(port), rt.new_local_mac(port, interface.mac))
+        netlink.execute(*guard_arp(port), rt.set_port(port), rt.new_local_mac(port, interface.mac))
 
     @staticmethod
     def _address(netlink: Netlink, interfaces: Sequence[Interface]) -> None:
@@ -208,13 +212,14 @@ class Links:
         bridge, vxlan = present.get(BRIDGE), present.get(VXLAN)
         macs = rt.list_macs(netlink)
         whole = bridge and vxlan and bridge.up and vxlan.up and vxlan.master == bridge.index
-        if not (bridge and vxlan and whole):
+        if not (bridge and vxlan and whole and arp_is_guarded(netlink, vxlan.index)):
             return NetworkSeen(None, {}, {})
-        links = NetworkLinks(vxlan.vni, vxlan.port, vxlan.local, vxlan.mtu, vxlan.checksum)
+        links = NetworkLinks(vxlan.vni, vxlan.port, vxlan.local, vxlan.mtu, vxlan.checksum, vxlan.learning)
         ports = {
             link.name: (link.peer, _macs_at(macs, link.index))
             for link in present.values()
             if link.kind == "veth" and link.up and link.master == bridge.index
+            if arp_is_guarded(netlink, link.index)
         }
         return NetworkSeen(links, _forwards(macs, rt.list_arp(netlink), vxlan.index), ports)
 

@@ -45,8 +45,11 @@ _UP: Final = 1
 _MAC, _NAME, _MTU, _LINK, _MASTER, _PROTINFO, _LINKINFO, _NAMESPACE_FD = 1, 3, 4, 5, 10, 12, 18, 28
 _KIND, _DATA = 1, 2
 _BRIDGE_MULTICAST_SNOOPING = 23
-_VXLAN_ID, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PROXY, _VXLAN_PORT = 1, 4, 7, 11, 15
+_VXLAN_ID, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_AGEING, _VXLAN_LIMIT = 1, 4, 7, 8, 9
+_VXLAN_PROXY, _VXLAN_PORT = 11, 15
 _VXLAN_LOCAL_V6, _VXLAN_CHECKSUM, _VXLAN_NO_CHECKSUM6_OUT, _VXLAN_NO_CHECKSUM6_IN = 17, 18, 19, 20
+_ENTRIES_MAX: Final = 1 << 17
+"""Twice the addresses of a /16, static and learned ones together."""
 _VETH_PEER = 1
 _PORT_LEARNING, _PORT_UNICAST_FLOOD, _PORT_LOCKED = 8, 9, 39
 _NEIGHBOUR_IP, _NEIGHBOUR_MAC, _NEIGHBOUR_MASTER = 1, 2, 9
@@ -81,6 +84,7 @@ class Link:
     local: str = ""
     port: int = 0
     checksum: bool = True
+    learning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +124,21 @@ def new_bridge(name: str, mtu: int) -> Message:
 
 
 def new_vxlan(
-    name: str, namespace: int, *, vni: int, local: str, port: int, mtu: int, checksum: bool
+    name: str, namespace: int, *, vni: int, local: str, port: int, mtu: int, checksum: bool, bound: bool
 ) -> Message:
     """A VXLAN device in the descriptor's namespace; its UDP socket is in that of the netlink socket.
 
-    It learns nothing, answers ARP and neighbour discovery from its own table and has nowhere to flood to.
+    It answers ARP and neighbour discovery from its own table and has nowhere to flood to. `bound`: it drops
+    frames whose MAC has a static entry at another node than they came from. The kernel has that only together
+    with learning, which does nothing more here: its bridge sends to MACs with a static entry alone. What it
+    learns is forgotten within ten seconds, and is not more than _ENTRIES_MAX entries.
     """
     data = (
         u32(_VXLAN_ID, vni),
         attribute(_VXLAN_LOCAL if family_of(local) == AF_INET else _VXLAN_LOCAL_V6, ip_address(local).packed),
-        u8(_VXLAN_LEARNING, 0),
+        u8(_VXLAN_LEARNING, bound),
+        u32(_VXLAN_AGEING, 1),
+        u32(_VXLAN_LIMIT, _ENTRIES_MAX if bound else 0),
         u8(_VXLAN_PROXY, 1),
         attribute(_VXLAN_PORT, struct.pack("!H", port)),
         u8(_VXLAN_CHECKSUM, checksum),
@@ -300,6 +309,7 @@ def _link(body: memoryview) -> Link:
         local=str(ip_address(local)) if local else "",
         port=int.from_bytes(data.get(_VXLAN_PORT, b""), "big"),
         checksum=_checksum(data),
+        learning=bool(number(data, _VXLAN_LEARNING)),
     )
 
 
