@@ -1,4 +1,4 @@
-# make setup | check | test | demo | bench-cluster | bench-raft | sim | sim-raft | sim-rotation | chaos-raft | hitless | fuzz    (Debian 12, root)
+# make setup | check | test | demo | bench-cluster | bench-raft | sim | sim-raft | sim-rotation | chaos-raft | hitless | attack | fuzz    (Debian 12, root)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
 RUN_KERNEL := $(BIN)/swarmnet lab kernel --
 export DEBIAN_FRONTEND := noninteractive
 
-.PHONY: help setup check test test-host test-kernel demo bench-cluster bench-gossip bench-raft bench-keys sim sim-raft sim-rotation chaos-raft hitless fuzz proto clean
+.PHONY: help setup check test test-host test-kernel demo bench-cluster bench-gossip bench-raft bench-keys sim sim-raft sim-rotation chaos-raft hitless attack fuzz proto clean
 
 help:
 	@echo 'make demo           the main job, shown in a lab on this machine'
@@ -29,6 +29,7 @@ help:
 	echo 'make fuzz           SECONDS=600   of hostile bytes for each parser of gossip;   SEED=7'
 	echo 'make chaos-raft     MINUTES=10 SEED=7   managers as processes under random faults, histories checked'
 	echo 'make hitless        ROTATIONS=1000 SEED=1   keys rotate under streams and faults: nothing may be lost; JSON lines'
+	echo 'make attack         COUNT=50   packets of each sort of attack on the data path: nothing may be delivered or leak; JSON lines'
 	echo 'make setup          what all of these need: Debian packages, .venv'
 
 # --- setup: each step leaves a stamp and is done again only when its input changed
@@ -118,6 +119,9 @@ chaos-raft: setup
 
 hitless: setup
 	@$(BIN)/python -m tests.hitless.run --rotations $(or $(ROTATIONS),1000) --seed $(or $(SEED),1) $(ARGS)
+
+attack: setup
+	@$(RUN_KERNEL) $(BIN)/python -m tests.attack.run --count $(or $(COUNT),50) $(ARGS)
 
 proto: setup
 	$(BIN)/python proto/generate.py
