@@ -1,4 +1,4 @@
-# make setup | check | test | demo | bench-cluster | bench-raft | sim | sim-raft | sim-rotation | chaos-raft | hitless | attack | fuzz    (Debian 12, root)
+# make setup | check | test | demo | bench-cluster | bench-raft | sim | sim-raft | sim-rotation | chaos-raft | hitless | attack | kills | fuzz    (Debian 12, root)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
 RUN_KERNEL := $(BIN)/swarmnet lab kernel --
 export DEBIAN_FRONTEND := noninteractive
 
-.PHONY: help setup check test test-host test-kernel demo bench-cluster bench-gossip bench-raft bench-keys sim sim-raft sim-rotation chaos-raft hitless attack fuzz proto clean
+.PHONY: help setup check test test-host test-kernel demo bench-cluster bench-gossip bench-raft bench-keys sim sim-raft sim-rotation chaos-raft hitless attack kills fuzz proto clean
 
 help:
 	@echo 'make demo           the main job, shown in a lab on this machine'
@@ -30,6 +30,7 @@ help:
 	echo 'make chaos-raft     MINUTES=10 SEED=7   managers as processes under random faults, histories checked'
 	echo 'make hitless        ROTATIONS=1000 SEED=1   keys rotate under streams and faults: nothing may be lost; JSON lines'
 	echo 'make attack         COUNT=50   packets of each sort of attack on the data path: nothing may be delivered or leak; JSON lines'
+	echo 'make kills          KILLS=200 SEED=1   SIGKILL for a data path in the middle of changes: nothing lost or left; JSON lines'
 	echo 'make setup          what all of these need: Debian packages, .venv'
 
 # --- setup: each step leaves a stamp and is done again only when its input changed
@@ -122,6 +123,9 @@ hitless: setup
 
 attack: setup
 	@$(RUN_KERNEL) $(BIN)/python -m tests.attack.run --count $(or $(COUNT),50) $(ARGS)
+
+kills: setup
+	@$(RUN_KERNEL) $(BIN)/python -m tests.kills.run --kills $(or $(KILLS),200) --seed $(or $(SEED),1) $(ARGS)
 
 proto: setup
 	$(BIN)/python proto/generate.py
