@@ -35,7 +35,7 @@ from swarmnet.core.endpoints import mac_of
 from swarmnet.worker.datapath import probe, xfrm
 from swarmnet.worker.datapath import rtnetlink as rt
 from swarmnet.worker.datapath.datapath import Capability
-from swarmnet.worker.datapath.guard import install
+from swarmnet.worker.datapath.guard import Iptables, install
 from swarmnet.worker.datapath.ingress import arp_is_guarded
 from swarmnet.worker.datapath.links import VXLAN
 from swarmnet.worker.datapath.namespaces import Namespaces
@@ -252,6 +252,28 @@ def test_leaving_takes_the_guard_along(lab: Lab, monkeypatch: pytest.MonkeyPatch
     rules = host.here(lambda: subprocess.check_output(listing, text=True))
     assert "swarmnet" not in rules
     assert "--pol none" not in rules
+
+
+def test_a_flushed_firewall_is_put_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = lab.host("w1")
+    guard = host.run(install())
+    monkeypatch.setattr(host.datapath, "_guard", guard)
+    flush = ["nft", "flush", "ruleset"] if guard.name == "nftables" else [guard.name, "-F"]
+    listing = ["nft", "list", "ruleset"] if guard.name == "nftables" else [guard.name, "-S"]
+    before = host.here(lambda: subprocess.check_output(listing, text=True))
+    assert host.run(host.datapath.reconcile()).repairs == {}
+    host.here(lambda: subprocess.run(flush, check=True))
+    assert host.run(host.datapath.reconcile()).repairs == {"": f"rules of {guard.name} put back"}
+    assert host.here(lambda: subprocess.check_output(listing, text=True)) == before
+    assert host.run(host.datapath.reconcile()).repairs == {}
+
+
+def test_a_firewall_that_takes_no_rules_any_more_is_told(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = lab.host("w1")
+    monkeypatch.setattr(host.datapath, "_guard", Iptables("no-such-iptables"))
+    told = host.run(host.datapath.reconcile()).repairs[""]
+    assert told.startswith("rules of no-such-iptables NOT put back: ")
+    assert "No such file" in told
 
 
 def test_counters_are_the_kernels_own(lab: Lab) -> None:

@@ -114,8 +114,14 @@ class Datapath:
         return await self._run(self._links.underlay_mtu, address)
 
     async def reconcile(self) -> Report:
-        """List the kernel and mend what differs from the last wish; an empty report before the first one."""
-        return await self._run(self._reconcile)
+        """List the kernel and the firewall and mend what differs from the last wish; before the first one
+        only the firewall."""
+        firewall = await self._mend_guard()
+        found = await self._run(self._reconcile)
+        if not firewall:
+            return found
+        others = found.repairs.get("", "")
+        return replace(found, repairs=found.repairs | {"": f"{firewall}, {others}" if others else firewall})
 
     async def counters(self) -> dict[str, int]:
         """The kernel's own counts of what it encrypted, decrypted and refused, by name."""
@@ -202,6 +208,19 @@ class Datapath:
             return str(error)
         log.info("second guard in place", firewall=self._guard.name)
         return ""
+
+    async def _mend_guard(self) -> str:
+        """What was done about the second guard, if anything."""
+        if self._guard is None:
+            return ""
+        try:
+            if not await self._guard.mend():
+                return ""
+        except (OSError, guard.CommandFailed) as error:
+            log.warning("second guard not looked after", firewall=self._guard.name, error=str(error))
+            return f"rules of {self._guard.name} NOT put back: {error}"
+        log.warning("second guard put back", firewall=self._guard.name)
+        return f"rules of {self._guard.name} put back"
 
     # On the writer's thread
 

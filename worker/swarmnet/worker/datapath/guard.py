@@ -50,6 +50,9 @@ class Guard(Protocol):
     async def install(self) -> None:
         """Put the rules in, or leave them. OSError or `CommandFailed` if this firewall is not to be had."""
 
+    async def mend(self) -> bool:
+        """Put back what is gone of the installed rules; whether anything was. OSError, `CommandFailed`."""
+
     async def remove(self) -> None:
         """Take the rules out; nothing if they are not there. OSError or `CommandFailed` if that fails."""
 
@@ -69,17 +72,32 @@ async def _run(*argv: str, stdin: str = "") -> str:
     return out.decode(errors="replace")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Nftables:
     """A table of our own, for IPv4 and IPv6, before the filter chains."""
 
     name: str = "nftables"
+    _installed: str = ""
+    """The table as nft lists it, without counters."""
 
     async def install(self) -> None:
         await _run("nft", "-f", "-", stdin=_RULES)
+        self._installed = await self._listed()
+
+    async def mend(self) -> bool:
+        try:
+            if await self._listed() == self._installed:
+                return False
+        except CommandFailed:
+            pass  # there is no such table
+        await self.install()
+        return True
 
     async def remove(self) -> None:
         await _run("nft", "-f", "-", stdin=f"add table inet {_TABLE}\ndelete table inet {_TABLE}\n")
+
+    async def _listed(self) -> str:
+        return await _run("nft", "--stateless", "list", "table", "inet", _TABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +111,17 @@ class Iptables:
     name: str
 
     async def install(self) -> None:
+        await self.mend()
+
+    async def mend(self) -> bool:
+        mended = False
         for command in self._commands():
             rules = await _run(command, "-w", "-S")
             missing = [f"-I {rule}" for rule in _IPTABLES if f"-A {rule}" not in rules.splitlines()]
             if missing:
                 await self._write(command, missing)
+                mended = True
+        return mended
 
     async def remove(self) -> None:
         for command in self._commands():
