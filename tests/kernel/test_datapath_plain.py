@@ -35,7 +35,7 @@ from swarmnet.core.endpoints import mac_of
 from swarmnet.worker.datapath import probe, xfrm
 from swarmnet.worker.datapath import rtnetlink as rt
 from swarmnet.worker.datapath.datapath import Capability
-from swarmnet.worker.datapath.guard import Iptables, install
+from swarmnet.worker.datapath.guard import Guard, Iptables, Nftables, install
 from swarmnet.worker.datapath.ingress import arp_is_guarded
 from swarmnet.worker.datapath.links import VXLAN
 from swarmnet.worker.datapath.namespaces import Namespaces
@@ -254,9 +254,10 @@ def test_leaving_takes_the_guard_along(lab: Lab, monkeypatch: pytest.MonkeyPatch
     assert "--pol none" not in rules
 
 
-def test_a_flushed_firewall_is_put_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("guard", [Nftables(), Iptables("iptables-legacy")], ids=lambda each: each.name)
+def test_a_flushed_firewall_is_put_back(lab: Lab, monkeypatch: pytest.MonkeyPatch, guard: Guard) -> None:
     host = lab.host("w1")
-    guard = host.run(install())
+    host.run(guard.install())
     monkeypatch.setattr(host.datapath, "_guard", guard)
     flush = ["nft", "flush", "ruleset"] if guard.name == "nftables" else [guard.name, "-F"]
     listing = ["nft", "list", "ruleset"] if guard.name == "nftables" else [guard.name, "-S"]
