@@ -167,6 +167,41 @@ def test_removing_a_node_rekeys_what_it_held_and_nothing_else() -> None:
     assert asked == (GOSSIP_SCOPE, NET)
 
 
+def test_a_manager_that_goes_has_every_scope_rekeyed_a_few_at_a_time() -> None:
+    """It knew all of them; together they would be too much for one change."""
+    state = State()
+    manager = local.node("m1", 1, role=types.ROLE_MANAGER)
+    local.fill(state, manager, *(local.network(f"n{n}", "10.0.0.0/24", n) for n in range(1, 600)))
+    asked = local.commit(state, lambda t: rekey_without(t, "node-m1", "node removed"))
+    local.commit(state, lambda t: request_rotation(t, [GOSSIP_SCOPE], "requested"))
+    keys = KeyManager(lambda _: {})
+    local.commit(state, lambda t: keys.plan(t, local.NOW))
+    begun = [scope for scope in state.all(types.KeyScope) if scope.epochs[0].number > 1]
+    assert (asked, 0 < len(begun) < 60) == ((), True)
+    local.settle(state, keys.plan, now=local.NOW)
+    assert {scope.epochs[-1].number for scope in state.all(types.KeyScope)} == {2}
+    cluster = state.cluster()
+    assert cluster is not None
+    assert not cluster.HasField("rekeying")
+
+
+def test_a_manager_drained_by_force_keeps_only_gossip() -> None:
+    state = State()
+    local.fill(state, local.node("m1", 1, role=types.ROLE_MANAGER), local.network("net"))
+    keys = KeyManager(lambda _: {})
+    local.commit(state, lambda t: rekey_without(t, "node-m1", "node drained by force", stays=True))
+    local.settle(state, keys.plan, now=local.NOW)
+    assert {scope.meta.id: scope.epochs[0].number for scope in state.all(types.KeyScope)} == {
+        GOSSIP_SCOPE: 1,
+        NET: 2,
+    }
+    local.commit(state, lambda t: rekey_without(t, "node-m1", "node drained by force", stays=True))
+    local.commit(state, lambda t: rekey_without(t, "node-m1", "node removed"))
+    local.commit(state, lambda t: rekey_without(t, "node-m1", "node drained by force", stays=True))
+    local.settle(state, keys.plan, now=local.NOW)
+    assert {scope.epochs[0].number for scope in state.all(types.KeyScope)} == {2, 3}
+
+
 def test_a_new_leader_goes_on_where_the_old_one_stopped() -> None:
     swarm = Swarm()
     swarm.ask(NET)

@@ -13,6 +13,7 @@ from swarmnet.api.v1 import types_pb2 as types
 from swarmnet.core.errors import FailedPrecondition, NotLeader, SwarmnetError
 from swarmnet.core.keys import GOSSIP_SCOPE
 from swarmnet.manager import role_manager as role_manager_module
+from swarmnet.manager.keymanager import KeyManager
 from swarmnet.manager.raft.member import Member
 from swarmnet.manager.role_manager import RoleManager
 from swarmnet.manager.roles import wanted_role
@@ -108,7 +109,11 @@ async def test_a_manager_is_a_worker_once_raft_has_it_no_more_and_every_key_is_r
     assert (made.role, made.desired_role, made.state) == (WORKER, NONE, types.NODE_STATE_DOWN)
     assert (made.demoted, made.address, made.bootstrap_address) == (True, "", "")
     assert made.message.startswith("demoted: no swarmnet-worker has taken over")
-    assert rekeyed(store) == {GOSSIP_SCOPE, "net-net"}
+    local.settle(store.state, KeyManager(lambda _: {}).plan)
+    assert {each.meta.id: each.epochs[-1].number for each in store.state.all(types.KeyScope)} == {
+        GOSSIP_SCOPE: 2,
+        "net-net": 2,
+    }
 
 
 async def test_one_manager_goes_at_a_time_and_the_leader_last() -> None:

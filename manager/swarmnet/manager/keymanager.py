@@ -68,18 +68,42 @@ def request_rotation(transaction: Transaction, scope_ids: Iterable[str], reason:
 def rekey_without(
     transaction: Transaction, node_id: str, reason: str, *, stays: bool = False
 ) -> tuple[str, ...]:
-    """Rotate every scope that the node has keys of: a manager those of all. One that `stays` keeps gossip's.
+    """Rotate every scope that the node has keys of, a manager those of all. One that `stays` keeps gossip's.
 
-    For when it is removed, fenced, drained by force or gets another role; call it before that. All tasks
-    become preconditions: one that is placed there meanwhile gives it another key.
+    For when it is removed, fenced, drained by force or gets another role; call it before that. A worker's
+    tasks all become preconditions: one that is placed there meanwhile gives it another key. Returns the
+    scopes that were asked; a manager's are asked by the key manager's next passes.
     """
     node = transaction.get(types.Node, node_id)
     if node is not None and node.role == types.ROLE_MANAGER:
-        held = {scope.meta.id for scope in transaction.scan(types.KeyScope)}
-    else:
-        transaction.all(types.Task)
-        held = Holders(transaction.scan(types.Node), transaction.placement).held_by(node_id)
+        _rekey_all(transaction, reason, keep_gossip=stays)
+        return ()
+    transaction.all(types.Task)
+    held = Holders(transaction.scan(types.Node), transaction.placement).held_by(node_id)
     return request_rotation(transaction, sorted(held - {GOSSIP_SCOPE} if stays else held), reason)
+
+
+def _rekey_all(transaction: Transaction, reason: str, *, keep_gossip: bool) -> None:
+    """Have every scope rotate soon; one such request that is under way begins again."""
+    cluster = transaction.edit(transaction.cluster())
+    keep_gossip &= cluster.rekeying.keep_gossip or not cluster.HasField("rekeying")
+    cluster.rekeying.CopyFrom(types.Rekeying(reason=reason, keep_gossip=keep_gossip))
+    transaction.put(cluster)
+
+
+def _rekey_some(transaction: Transaction) -> None:
+    """Ask the next few scopes for the rotation that all have to make."""
+    cluster = transaction.edit(transaction.cluster())
+    asked = cluster.rekeying
+    kept = {GOSSIP_SCOPE} if asked.keep_gossip else set()
+    ids = sorted(each.meta.id for each in transaction.scan(types.KeyScope) if each.meta.id > asked.after)
+    some = [each for each in ids if each not in kept][:_SCOPES_AT_ONCE]
+    request_rotation(transaction, some, asked.reason)
+    if len(some) == _SCOPES_AT_ONCE:
+        asked.after = some[-1]
+    else:
+        cluster.ClearField("rekeying")
+    transaction.put(cluster)
 
 
 def terms_of(cluster: types.Cluster) -> Terms:
@@ -123,6 +147,8 @@ class KeyManager:
     def plan(self, transaction: Transaction, now: float) -> float | None:
         if (cluster := next(iter(transaction.scan(types.Cluster)), None)) is None:
             return None
+        if cluster.HasField("rekeying"):
+            _rekey_some(transaction)
         terms = terms_of(cluster)
         nodes = transaction.scan(types.Node)
         found, alive = Holders(nodes, transaction.placement), up(nodes)

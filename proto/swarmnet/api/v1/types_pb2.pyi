@@ -295,6 +295,7 @@ class Cluster(_message.Message):
     ROOT_ROTATION_FIELD_NUMBER: _builtins.int
     AUTOLOCK_FIELD_NUMBER: _builtins.int
     LOCK_GENERATION_FIELD_NUMBER: _builtins.int
+    REKEYING_FIELD_NUMBER: _builtins.int
     root_certificate_pem: _builtins.str
     """ECDSA P-256"""
     root_digest: _builtins.str
@@ -340,6 +341,10 @@ class Cluster(_message.Message):
     def root_rotation(self) -> Global___RootRotation:
         """unset: none is in progress"""
 
+    @_builtins.property
+    def rekeying(self) -> Global___Rekeying:
+        """unset: none is in progress"""
+
     def __init__(
         self,
         *,
@@ -360,14 +365,46 @@ class Cluster(_message.Message):
         root_rotation: Global___RootRotation | None = ...,
         autolock: _builtins.bool = ...,
         lock_generation: _builtins.int = ...,
+        rekeying: Global___Rekeying | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_lifetime", b"certificate_lifetime", "heartbeat_period", b"heartbeat_period", "key_rotation_period", b"key_rotation_period", "meta", b"meta", "retire_grace", b"retire_grace", "root_rotation", b"root_rotation", "rotation_deadline", b"rotation_deadline"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_lifetime", b"certificate_lifetime", "heartbeat_period", b"heartbeat_period", "key_rotation_period", b"key_rotation_period", "meta", b"meta", "rekeying", b"rekeying", "retire_grace", b"retire_grace", "root_rotation", b"root_rotation", "rotation_deadline", b"rotation_deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_pools", b"address_pools", "autolock", b"autolock", "certificate_lifetime", b"certificate_lifetime", "encrypt_by_default", b"encrypt_by_default", "endpoint_public_key", b"endpoint_public_key", "heartbeat_period", b"heartbeat_period", "key_rotation_period", b"key_rotation_period", "last_network_index", b"last_network_index", "last_node_index", b"last_node_index", "lock_generation", b"lock_generation", "meta", b"meta", "retire_grace", b"retire_grace", "root_certificate_pem", b"root_certificate_pem", "root_digest", b"root_digest", "root_rotation", b"root_rotation", "rotation_deadline", b"rotation_deadline", "subnet_prefix_length", b"subnet_prefix_length"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_pools", b"address_pools", "autolock", b"autolock", "certificate_lifetime", b"certificate_lifetime", "encrypt_by_default", b"encrypt_by_default", "endpoint_public_key", b"endpoint_public_key", "heartbeat_period", b"heartbeat_period", "key_rotation_period", b"key_rotation_period", "last_network_index", b"last_network_index", "last_node_index", b"last_node_index", "lock_generation", b"lock_generation", "meta", b"meta", "rekeying", b"rekeying", "retire_grace", b"retire_grace", "root_certificate_pem", b"root_certificate_pem", "root_digest", b"root_digest", "root_rotation", b"root_rotation", "rotation_deadline", b"rotation_deadline", "subnet_prefix_length", b"subnet_prefix_length"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Cluster: _TypeAlias = Cluster  # noqa: Y015
+
+@_typing.final
+class Rekeying(_message.Message):
+    """Every scope is to rotate, since a manager went that knew all their keys. They are asked for it a few at a time, in the
+    order of their ids: all of them would be too much for one change.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    KEEP_GOSSIP_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    after: _builtins.str
+    """up to this one they are asked"""
+    keep_gossip: _builtins.bool
+    """but for gossip's"""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        after: _builtins.str = ...,
+        keep_gossip: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "keep_gossip", b"keep_gossip", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rekeying: _TypeAlias = Rekeying  # noqa: Y015
 
 @_typing.final
 class RootRotation(_message.Message):
