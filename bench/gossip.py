@@ -104,7 +104,7 @@ def measure_nodes(nodes: int, plan: Plan) -> None:
                         per_s=RATE_PER_S,
                         seconds=plan.rate_s,
                         grace_s=RATE_GRACE_S,
-                        size=update_bytes(int(RATE_PER_S * plan.rate_s)),
+                        size=update_bytes(),
                     )
                 )
     if updates:

@@ -59,10 +59,10 @@ class Fleet:
         return {key: value for key, value in json.loads(raw).items() if value is not None}
 
 
-def update_bytes(placed_together: int = 1) -> int:
-    """How long one endpoint of ours is in a datagram; it is longer if others were placed with it."""
+def update_bytes() -> int:
+    """How long one endpoint of ours is in a datagram, if no others were placed with it."""
     owner = make_id(bytes(range(16)))
-    endpoint, signature = Managers().signed([owner] * placed_together)[0]
+    endpoint, signature = Managers().signed([owner])[0]
     time = 1_700_000_000_000
     entry = Entry(owner, endpoint.task_id, time, endpoint, signature)
     ((_, frame),) = delta_frames(Delta(owner, time - 1, time, (entry,)))

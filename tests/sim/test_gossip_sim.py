@@ -13,7 +13,9 @@ from tests.sim.cluster import NETWORK, Clock, Cluster, scope_epochs, signed
 from tests.sim.gossip_runner import run_all
 from tests.sim.gossip_story import run
 
+from swarmnet.api.v1 import gossip_pb2 as pb
 from swarmnet.core.gossip.events import MemberDown
+from swarmnet.core.gossip.network import Network
 from swarmnet.core.gossip.timing import Timing
 
 SEEDS = [int(os.environ["SEED"])] if "SEED" in os.environ else list(range(1, 9))
@@ -49,6 +51,25 @@ def test_100_that_start_at_once_each_with_a_few_seeds_soon_know_all(seed: int) -
         cluster.nodes[name].core.join([(each, cluster.nodes[each].address) for each in after])
         cluster.settle(cluster.nodes[name])
     assert cluster.converges(2.5), f"SEED={seed}"
+
+
+def test_under_load_tables_are_compared_only_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = 0
+    vector = Network.vector
+
+    def counted(network: Network, room: int) -> pb.Vector:
+        nonlocal vectors
+        vectors += 1
+        return vector(network, room)
+
+    cluster = Cluster(1, 10)
+    cluster.run(4.0)
+    monkeypatch.setattr(Network, "vector", counted)
+    for number in range(300):
+        cluster.publish(f"n{number % 10:03}", f"10.0.{number // 250}.{number % 250 + 1}")
+        cluster.run(0.01)
+    assert vectors <= 10  # each once in these 3 s, in which it was pinged three times
+    assert cluster.converges(1.0)
 
 
 @pytest.mark.parametrize("seed", SEEDS[:2])

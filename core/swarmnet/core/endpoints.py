@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from swarmnet.core.secret import SecretBytes
 
 _LABEL: Final = b"swarmnet/1 endpoint"
+_U16: Final = struct.Struct("!H")
 _LABEL_ROOT: Final = b"swarmnet/1 batch of endpoints"
 _ED25519_BYTES: Final = 64
 _HASH_BYTES: Final = 20
@@ -52,17 +53,12 @@ class Endpoint:
 
     def signed_bytes(self) -> bytes:
         """What the signature covers: the label, then each field with its length (u16) before it."""
-        out = bytearray(_LABEL)
-        mac = bytes.fromhex(self.mac.replace(":", ""))
-        for part in (
-            self.network_id.encode(),
-            self.task_id.encode(),
-            self.ip.packed,
-            mac,
-            self.node_id.encode(),
-        ):
-            out += struct.pack("!H", len(part)) + part
-        return bytes(out)
+        network, task, node = self.network_id.encode(), self.task_id.encode(), self.node_id.encode()
+        ip, mac = self.ip.packed, bytes.fromhex(self.mac.replace(":", ""))
+        parts = [_LABEL]
+        for part in (network, task, ip, mac, node):
+            parts += (_U16.pack(len(part)), part)
+        return b"".join(parts)
 
 
 def mac_of(address: str) -> str:
@@ -98,17 +94,18 @@ def sign_all(private: SecretBytes, endpoints: Sequence[Endpoint]) -> list[bytes]
 
 def claim(endpoint: Endpoint, signature: bytes) -> Claim | None:
     """What has to be verified for that endpoint; None if that cannot be a signature."""
-    ed25519, path = signature[:_ED25519_BYTES], signature[_ED25519_BYTES + 1 :]
+    ed25519, start = signature[:_ED25519_BYTES], _ED25519_BYTES + 1
     if len(signature) == _ED25519_BYTES:
         return Claim(endpoint.signed_bytes(), ed25519)
-    length, rest = divmod(len(path), _HASH_BYTES)
+    length, rest = divmod(len(signature) - start, _HASH_BYTES)
     if rest or not 1 <= length <= _LONGEST_PATH:
         return None
     node, turns = _leaf(endpoint), signature[_ED25519_BYTES]
-    for number in range(length):
-        neighbour = path[number * _HASH_BYTES : (number + 1) * _HASH_BYTES]
-        node = _node(neighbour, node) if turns >> number & 1 else _node(node, neighbour)
-    return Claim(_LABEL_ROOT + node, ed25519) if not turns >> length else None
+    for at in range(start, len(signature), _HASH_BYTES):
+        neighbour = signature[at : at + _HASH_BYTES]
+        node = _node(neighbour, node) if turns & 1 else _node(node, neighbour)
+        turns >>= 1
+    return None if turns else Claim(_LABEL_ROOT + node, ed25519)
 
 
 def holds(public: bytes, said: Claim) -> bool:

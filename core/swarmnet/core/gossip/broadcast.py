@@ -18,6 +18,8 @@ from swarmnet.core.gossip.timing import Timing
 
 _OTHERS_ROUNDS = 3
 """Under load, until it is clear whether others tell it, too."""
+_FULL = 0.75
+"""Under load, the part of a datagram that has to be filled, unless it is a round's only one."""
 _SLACK_S = 0.005
 """What is due so soon goes along."""
 
@@ -108,7 +110,7 @@ class Broadcast:
         busy = self._pace.spend(self.due, now)
         fanout = self._timing.busy_fanout if busy else self._timing.fanout
         packs = _packs(self._take_due(busy=busy, now=now), room)[:MAX_ROUND_DATAGRAMS]
-        if busy and len(packs) > 1 and packs[-1].bytes < room / 2:
+        if busy and len(packs) > 1 and packs[-1].bytes < _FULL * room:
             packs.pop()  # it shares a datagram with what comes until the next round
         rounds = rounds_for(members)
         for pack in packs:

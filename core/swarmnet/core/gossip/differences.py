@@ -81,12 +81,16 @@ class Differences:
         self._send(GOSSIP_SCOPE, member, b"".join(frames))
 
     def table(self, network: Network, member: Member, digest: int, now: float) -> None:
-        """The sender's table has that digest."""
+        """The sender's table has that digest. While news is on its way they differ anyway: then this node
+        asks what it lacks only now and then."""
         if member.node_id not in network.peers:
             return
         if digest == network.digest:
             network.agreed_at = now
             return
+        if network.news and now - network.compared_at < self._timing.sync_period_s:
+            return
+        network.compared_at = now
         vector = network.vector(self.room)
         if network.agreed_at and (vector.whole or now - network.agreed_at < self._timing.sync_period_s):
             self._send(network.id, member, pb.NetworkDatagram(vector=vector).SerializeToString())

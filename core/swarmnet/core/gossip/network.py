@@ -46,6 +46,8 @@ class Network:
         self.counters: Counter[str] = Counter()
         self.agreed_at = 0.0
         """When another node last had the same."""
+        self.compared_at = 0.0
+        """When this node last looked for what it lacks."""
         self._me = me
         self._verifier = verifier
         self._gone = gone

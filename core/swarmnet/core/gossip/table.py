@@ -100,11 +100,13 @@ class Row:
 
     def take(self, delta: Delta, now: float) -> None:
         if delta.since <= self.known:
-            self._take_whole(delta)
+            if delta.since < self.known or self.gaps:
+                self._take_whole(delta)
             self.known = delta.until
             if not delta.since:
                 self.reaped = max(self.reaped, delta.until)
-            self._close_gaps()
+            if self.gaps:
+                self._close_gaps()
         else:
             self.gaps[delta.since] = delta.until
         for entry in delta.entries:

@@ -38,7 +38,7 @@ class Timing:
     burst_rounds: int = 5
     """News goes at once for so many rounds; then they are spread, and what comes meanwhile shares
     datagrams."""
-    round_period_s: float = 0.1
+    round_period_s: float = 0.15
     """Between two rounds under load, while this node keeps up."""
     slowest_round_period_s: float = 0.5
     """The same of one that does not."""
