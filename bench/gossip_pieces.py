@@ -19,6 +19,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -152,9 +153,14 @@ async def pipeline(pings: int) -> Answer:
     server = await join(node, friend, [friend.rumor], [])
     to = receiver(node.members()[0].node_id, node.members()[0].boot)
     sealed = [friend.sealer.seal(GOSSIP_SCOPE, _ping(number, friend.rumor), to) for number in range(1, pings)]
-    sender = multiprocessing.get_context("fork").Process(target=send_all, args=(sealed,))
-    before, began = node.counters(), time.process_time()
+    spawned = multiprocessing.get_context("spawn")
+    ready, go = spawned.Event(), spawned.Event()
+    sender = spawned.Process(target=send_all, args=(sealed, ready, go))
     sender.start()
+    del sealed
+    await asyncio.to_thread(ready.wait)
+    before, began = node.counters(), time.process_time()
+    go.set()
     await asyncio.to_thread(sender.join)
     took, after = time.process_time() - began, node.counters()
     server.close()
@@ -162,7 +168,7 @@ async def pipeline(pings: int) -> Answer:
     received, sent = (after[name] - before.get(name, 0) for name in ("received", "sent"))
     if sent < received or any(name.startswith("dropped_") for name in after):
         raise RuntimeError(f"not all that came was answered: {after}")
-    return {"per_s": received / took, "received": received, "of": len(sealed)}
+    return {"per_s": received / took, "received": received, "of": pings}
 
 
 def _ping(number: int, rumor: Rumor) -> bytes:
@@ -170,8 +176,10 @@ def _ping(number: int, rumor: Rumor) -> bytes:
     return pb.ClusterDatagram(ping=ping, rumors=[of_rumor(rumor)]).SerializeToString()
 
 
-def send_all(datagrams: Sequence[bytes]) -> None:
+def send_all(datagrams: Sequence[bytes], ready: Event, go: Event) -> None:
     """More than the receiver has time for; the rest is lost."""
+    ready.set()
+    go.wait()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(split_address(_FRIEND))
         sock.connect(split_address(_NODE))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Final
 
+from swarmnet.core.gossip.events import Datagram
 from swarmnet.core.gossip.limits import MAX_BATCH_DATAGRAMS, MAX_DATAGRAM_BYTES, RECEIVE_BUFFER_BYTES
 
 # linux/in.h and linux/in6.h; the socket module does not have them.
@@ -57,15 +58,17 @@ class DatagramSocket:
             else:
                 yield payload
 
-    def send(self, payload: bytes, address: str) -> int | None:
-        """None, or how long a datagram may be on the path to that address if this one is too long for it."""
-        try:
-            self._socket.sendto(payload, split_address(address))
-        except OSError as error:
-            self._counters["send_errors"] += 1
-            if error.errno == errno.EMSGSIZE:
-                return self._path_bytes(address)
-        return None
+    def send(self, datagrams: Iterable[Datagram]) -> list[int]:
+        """How long a datagram may be on the paths for which one of these is too long."""
+        sendto, most_bytes = self._socket.sendto, []
+        for address, payload in datagrams:
+            try:
+                sendto(payload, split_address(address))
+            except OSError as error:
+                self._counters["send_errors"] += 1
+                if error.errno == errno.EMSGSIZE and (fits := self._path_bytes(address)) is not None:
+                    most_bytes.append(fits)
+        return most_bytes
 
     def _path_bytes(self, address: str) -> int | None:
         with socket.socket(self._family, socket.SOCK_DGRAM) as probe:

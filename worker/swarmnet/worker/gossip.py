@@ -168,9 +168,8 @@ class Gossip:
             return  # not started: it will all be said then
         self._core.tick(self._now())
         out = self._core.take()
-        for address, payload in out.datagrams:
-            if (most_bytes := self._udp.send(payload, address)) is not None:
-                self._core.limit_datagrams(most_bytes)
+        for most_bytes in self._udp.send(out.datagrams):
+            self._core.limit_datagrams(most_bytes)
         for request in out.syncs:
             sync = asyncio.create_task(self._sync(request))
             self._syncs.add(sync)

@@ -76,6 +76,7 @@ class Members:
 
     def __init__(self) -> None:
         self._members: dict[str, Member] = {}
+        self.get = self._members.get
         self._there: list[Member] | None = None
         self.digest = 0
         """Of the members that are there: their ids and incarnations."""
@@ -85,9 +86,6 @@ class Members:
 
     def __len__(self) -> int:
         return len(self._members)
-
-    def get(self, node_id: str) -> Member | None:
-        return self._members.get(node_id)
 
     def knows(self, node_id: str) -> bool:
         return node_id in self._members

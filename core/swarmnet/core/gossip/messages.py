@@ -24,12 +24,10 @@ _MAX_COUNTER: Final = 1 << 63
 
 
 def parse(kind: type[M], body: bytes) -> M:
-    message = kind()
     try:
-        message.ParseFromString(body)
+        return kind.FromString(body)
     except DecodeError as error:
         raise Malformed(kind.DESCRIPTOR.name) from error
-    return message
 
 
 @lru_cache(MAX_DECODED)

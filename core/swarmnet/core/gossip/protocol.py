@@ -287,10 +287,11 @@ class Gossip:
         if (member := self._swim.members.get(opened.sender)) is None or kind is None:
             return
         if kind == "ping":
-            self._swim.on_ping(member, body.ping)
-            self._differences.members(member, body.ping.members, now)
-            if (network := self._by_tag.get(body.ping.network)) is not None:
-                self._differences.table(network, member, body.ping.table, now)
+            ping = body.ping
+            self._swim.on_ping(member, ping)
+            self._differences.members(member, ping.members, now)
+            if (network := self._by_tag.get(ping.network)) is not None:
+                self._differences.table(network, member, ping.table, now)
         elif kind == "ack":
             self._swim.on_ack(member, body.ack, now)
             self._differences.members(member, body.ack.members, now)

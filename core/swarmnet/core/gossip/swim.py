@@ -121,6 +121,8 @@ class Swim:
         self._relays = Relays()
         self._turns = Turns(me.node_id, timing.probe_period_s, me.incarnation)
         self._accused = False
+        self._marked: Rumor | None = None
+        self._mark = 0
 
     def start(self, now: float) -> None:
         """Begin to probe at a random point of the period: nodes started together must not beat together."""
@@ -155,7 +157,10 @@ class Swim:
         """Of all that are there, this node included."""
         if self.me.state is not State.ALIVE:
             return self.members.digest
-        return self.members.digest ^ mark(handle_number(self.me.node_id), self.me.incarnation)
+        if self._marked is not self.me:
+            self._marked = self.me
+            self._mark = mark(handle_number(self.me.node_id), self.me.incarnation)
+        return self.members.digest ^ self._mark
 
     def load(self) -> int:
         """Probes and relays under way."""
@@ -165,7 +170,8 @@ class Swim:
 
     def on_ping(self, member: Member, ping: pb.Ping) -> None:
         if self.me.state is State.ALIVE:
-            message = pb.ClusterDatagram(ack=pb.Ack(sequence=ping.sequence, members=self.digest))
+            message = pb.ClusterDatagram()
+            message.ack.sequence, message.ack.members = ping.sequence, self.digest
             if self._accused:
                 message.rumors.append(of_rumor(self.me))
                 self._accused = False
