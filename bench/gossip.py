@@ -14,9 +14,10 @@ is one JSON line; a missed reach says "ok": false.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from bench.gossip_pieces import measure_pieces
@@ -33,6 +34,10 @@ RATE_GRACE_S: Final = 5.0
 JOIN_NODES: Final = 100
 MANY_NODES: Final = 200
 SETTLE_S: Final = 4.0
+STARTS: Final = 2
+LOOKS: Final = 10
+CALM_DATAGRAMS_S: Final = 4.0
+"""A node of either kind sends two a second when nothing happens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,85 +67,103 @@ def say(
     reach: Reach | float | None = None,
     peer: list[float] | None = None,
 ) -> None:
-    print(line("gossip", case, unit, values, reach, peer=peer or NO_PEER, peer_name="memberlist"), flush=True)
+    """Without a peer's values there is no ratio, and nothing to judge it by."""
+    if not peer and isinstance(reach, Reach) and reach.of == "ratio":
+        reach = None
+    print(line("gossip", case, unit, values, reach, peer=peer or NO_PEER, peer_name=PEER), flush=True)
 
 
 @contextmanager
-def both(nodes: int, patience_s: float) -> Iterator[Iterator[Fleet]]:
-    """One fleet after the other, each while it is asked for: of that many nodes that know each other."""
-
-    def turns() -> Iterator[Fleet]:
-        for side in (OURS, PEER):
-            with Fleet(side) as fleet:
-                fleet.do("start", nodes=nodes, patience_s=patience_s)
-                fleet.do("idle", seconds=SETTLE_S)
+def settled(side: str, nodes: int, patience_s: float) -> Iterator[Fleet | None]:
+    """A fleet of that many nodes that know each other and have come to rest; None if they never do."""
+    with Fleet(side) as fleet:
+        for _ in range(STARTS):
+            if "s" in fleet.do("start", nodes=nodes, patience_s=patience_s) and _at_rest(fleet, nodes):
                 yield fleet
+                return
+            fleet.do("stop")
+        print(f"{nodes} nodes of {side} did not settle in {STARTS} attempts", file=sys.stderr)
+        yield None
 
-    yield turns()
+
+def _at_rest(fleet: Fleet, nodes: int) -> bool:
+    fleet.do("idle", seconds=SETTLE_S)
+    looks = (fleet.do("idle", seconds=1.0)["packets"] / nodes for _ in range(LOOKS))
+    return any(datagrams_s <= CALM_DATAGRAMS_S for datagrams_s in looks)
 
 
 # -- updates, and none -------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a fleet has to tell at one size; all of it empty if it was not asked, or never came to rest."""
+
+    idle: list[Answer] = field(default_factory=list)
+    updates: list[Answer] = field(default_factory=list)
+    rate: list[Answer] = field(default_factory=list)
+
+    def values(self, of: str, key: str, factor: float = 1.0) -> list[float]:
+        return [factor * each[key] for each in getattr(self, of)]
+
+
 def measure_nodes(nodes: int, plan: Plan) -> None:
-    """What one fleet of each side has to tell at that size."""
-    idle: list[Answer] = []
-    updates: list[list[Answer]] = []
-    rates: list[Answer] = []
-    with both(nodes, 3 * plan.patience_s) as fleets:
-        for fleet in fleets:
-            if "idle" in plan.cases:
-                idle.append(fleet.do("idle", seconds=plan.idle_s))
-            if "update" in plan.cases:
-                told = [
-                    fleet.do("update", seconds=UPDATE_WINDOW_S, size=update_bytes())
-                    for _ in range(plan.warm_ups + plan.updates)
-                ]
-                updates.append(told[plan.warm_ups :])
-            if "rate" in plan.cases:
-                rates.append(
-                    fleet.do(
-                        "rate",
-                        per_s=RATE_PER_S,
-                        seconds=plan.rate_s,
-                        grace_s=RATE_GRACE_S,
-                        size=update_bytes(),
-                    )
+    ours, peer = (ask(side, nodes, plan) for side in (OURS, PEER))
+    if ours.updates:
+        tell_updates(nodes, ours, peer)
+    if ours.idle:
+        tell_idle(nodes, plan, ours, peer)
+    if ours.rate:
+        tell_rate(nodes, plan, ours, peer)
+
+
+def ask(side: str, nodes: int, plan: Plan) -> Told:
+    told, size = Told(), update_bytes()
+    with settled(side, nodes, plan.patience_s) as fleet:
+        if fleet is None:
+            return told
+        if "idle" in plan.cases:
+            told.idle.append(fleet.do("idle", seconds=plan.idle_s))
+        if "update" in plan.cases:
+            for _ in range(plan.warm_ups):
+                fleet.do("update", seconds=UPDATE_WINDOW_S, size=size)
+            for _ in range(plan.updates):
+                told.updates.append(
+                    {"s": UPDATE_WINDOW_S} | fleet.do("update", seconds=UPDATE_WINDOW_S, size=size)
                 )
-    if updates:
-        tell_updates(nodes, *updates)
-    if idle:
-        tell_idle(nodes, plan, *idle)
-    if rates:
-        tell_rates(nodes, plan, *rates)
+        if "rate" in plan.cases:
+            told.rate.append(
+                fleet.do("rate", per_s=RATE_PER_S, seconds=plan.rate_s, grace_s=RATE_GRACE_S, size=size)
+            )
+    return told
 
 
-def tell_updates(nodes: int, ours: list[Answer], peer: list[Answer]) -> None:
+def tell_updates(nodes: int, ours: Told, peer: Told) -> None:
     case = f"one update at all of {nodes} nodes"
-    sides = [[1000 * each.get("s", UPDATE_WINDOW_S) for each in side] for side in (ours, peer)]
-    say(case, "ms", sides[0], UPDATE_REACH_MS.get(nodes), sides[1])
+    taken = [each.values("updates", "s", 1000) for each in (ours, peer)]
+    say(case, "ms", taken[0], UPDATE_REACH_MS.get(nodes), taken[1])
     window = f"{case}, all of {UPDATE_WINDOW_S} s around it"
     for unit, key, factor, most in (("bytes", "bytes", 1, 1.1), ("ms of CPU", "cpu_s", 1000, 1.0)):
-        values = [[factor * each[key] for each in side] for side in (ours, peer)]
+        values = [each.values("updates", key, factor) for each in (ours, peer)]
         say(window, unit, values[0], Reach(most, of="ratio"), values[1])
 
 
-def tell_idle(nodes: int, plan: Plan, ours: Answer, peer: Answer) -> None:
+def tell_idle(nodes: int, plan: Plan, ours: Told, peer: Told) -> None:
     for unit, key, factor, reach in (
         ("bytes/s", "bytes", 1, Reach(1.0, of="ratio")),
         ("datagrams/s", "packets", 1, None),
         ("us of CPU/s", "cpu_s", 1e6, None),
     ):
-        values = [[factor * side[key] / plan.idle_s / nodes] for side in (ours, peer)]
+        values = [each.values("idle", key, factor / plan.idle_s / nodes) for each in (ours, peer)]
         say(f"idle, a node of {nodes}", unit, values[0], reach, values[1])
 
 
-def tell_rates(nodes: int, plan: Plan, ours: Answer, peer: Answer) -> None:
+def tell_rate(nodes: int, plan: Plan, ours: Told, peer: Told) -> None:
     case = f"{RATE_PER_S:.0f} updates a second for {plan.rate_s:.0f} s at {nodes} nodes"
-    arrived = [[100 * side["everywhere"] / side["offered"]] for side in (ours, peer)]
+    arrived = [[100 * each["everywhere"] / each["offered"] for each in side.rate] for side in (ours, peer)]
     say(f"{case}: arrived at every node", "%", arrived[0], Reach(100.0, at_least=True), arrived[1])
     for unit, key, most in (("s of CPU", "cpu_s", 1.0), ("bytes", "bytes", 1.5)):
-        say(case, unit, [ours[key]], Reach(most, of="ratio"), [peer[key]])
+        say(case, unit, ours.values("rate", key), Reach(most, of="ratio"), peer.values("rate", key))
 
 
 # -- who is there ------------------------------------------------------------------------------------------
@@ -178,12 +201,15 @@ def joins(side: str, nodes: int, times: int, plan: Plan) -> list[Answer]:
 
 
 def measure_kills(plan: Plan) -> None:
-    told = []
-    with both(JOIN_NODES, plan.patience_s) as fleets:
-        for fleet, times in zip(fleets, (plan.kills, plan.peer_kills), strict=True):
-            told.append([fleet.do("kill", patience_s=plan.patience_s) for _ in range(times)])
-    ours, peer = (_taken(side, plan) for side in told)
+    ours, peer = (kills(side, times, plan) for side, times in ((OURS, plan.kills), (PEER, plan.peer_kills)))
     say(f"a node killed, known to all of {JOIN_NODES}", "s", ours, Reach(3.0, of="max"), peer)
+
+
+def kills(side: str, times: int, plan: Plan) -> list[float]:
+    with settled(side, JOIN_NODES, plan.patience_s) as fleet:
+        if fleet is None:
+            return []
+        return _taken([fleet.do("kill", patience_s=plan.patience_s) for _ in range(times)], plan)
 
 
 def _taken(told: list[Answer], plan: Plan) -> list[float]:
@@ -195,9 +221,9 @@ def _taken(told: list[Answer], plan: Plan) -> list[float]:
 
 def measure_rotations(plan: Plan) -> None:
     """Of the nodes' part: how long managers take to tell each worker, by its stream, is in bench/keys.py."""
-    with Fleet(OURS) as fleet:
-        fleet.do("start", nodes=JOIN_NODES, patience_s=plan.patience_s)
-        fleet.do("idle", seconds=SETTLE_S)
+    with settled(OURS, JOIN_NODES, plan.patience_s) as fleet:
+        if fleet is None:
+            raise RuntimeError("no fleet to rotate the keys of")
         told = [fleet.do("rotate", patience_s=plan.patience_s) for _ in range(2 if plan.quick else 5)]
     case = f"both scopes' keys rotated under updates, confirmed by all of {JOIN_NODES} nodes"
     say(case, "s", _taken(told, plan), Reach(0.5, of="max"))
