@@ -315,7 +315,14 @@ def test_a_restart_of_the_worker_loses_nothing_and_touches_nothing(pair: Pair, t
 def test_what_a_hand_flushed_is_mended_and_its_key_reported_as_used(pair: Pair, tasks: Tasks) -> None:
     one, two = pair
     drop_all_xfrm(one)
-    assert one.run(one.datapath.reconcile()).networks[NETWORK] == NetworkReport((1,), 1, exhausted=True)
+    guard = one.datapath._guard
+    assert guard is not None
+    one.run(guard.remove())
+    report = one.run(one.datapath.reconcile())
+    assert report.networks[NETWORK] == NetworkReport((1,), 1, exhausted=True)
+    assert report.repairs[NETWORK] == "2 SA put back, 3 policy put back"
+    assert report.repairs[""] == f"rules of {guard.name} put back"
+    assert not one.run(guard.mend())
     assert [each[0].exhausted for each in (apply_to_both(pair, live) for live in (PREPARED, SWITCHED))] == [
         True,
         False,

@@ -32,7 +32,7 @@ from tests.kernel.hosts import (
 
 from swarmnet.core.datapath.desired import Desired, network_name, task_name
 from swarmnet.core.endpoints import mac_of
-from swarmnet.worker.datapath import probe, xfrm
+from swarmnet.worker.datapath import ingress, probe, xfrm
 from swarmnet.worker.datapath import rtnetlink as rt
 from swarmnet.worker.datapath.datapath import Capability
 from swarmnet.worker.datapath.guard import Guard, Iptables, Nftables, install
@@ -154,6 +154,17 @@ def test_arp_from_the_underlay_is_believed_only_if_true(lab: Lab, pair: tuple[Ho
             true = claim(2, task_ip(two), mac, victim, to)
             sender.sendto(header + true, (one.address, PLAIN_PORT))
             assert receiver.recv(100)[:42] == true
+
+
+def test_where_arp_cannot_be_guarded_no_network_is_built(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    host, other = lab.host("w1"), lab.host("w2")
+    monkeypatch.setattr(ingress, "NEW_FILTER", 0x7F)
+    report = host.apply(desired(host, other, encrypted=False))
+    assert "sch_ingress and cls_bpf" in report.networks[NETWORK].error
+    assert "its network is not up" in report.tasks[task_id(host)]
+    assert not host.datapath.task_namespace(task_id(host)).exists()
+    monkeypatch.undo()
+    assert host.run(host.datapath.reconcile()).tasks == {}
 
 
 @pytest.mark.parametrize("link", [VXLAN, task_name("task11xxxxxx")])

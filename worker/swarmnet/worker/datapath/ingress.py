@@ -19,6 +19,7 @@ from swarmnet.worker.datapath.netlink import (
     EXCL,
     Message,
     Netlink,
+    NetlinkError,
     attribute,
     attributes,
     nested,
@@ -65,8 +66,18 @@ _PROGRAM: Final = (
 _CODE: Final = b"".join(struct.pack("=HBBI", *each) for each in _PROGRAM)
 
 
-def guard_arp(index: int) -> tuple[Message, Message]:
-    """Put the program at the ingress of a new link."""
+def guard_arp(netlink: Netlink, index: int) -> None:
+    """Put the program at the ingress of a new link. NetlinkError, which names what the kernel has to have."""
+    try:
+        netlink.execute(*_messages(index))
+    except NetlinkError as error:
+        needs = (
+            f"{error.strerror} (forged ARP cannot be kept out without the kernel's sch_ingress and cls_bpf)"
+        )
+        raise NetlinkError(error.errno or 0, needs) from error
+
+
+def _messages(index: int) -> tuple[Message, Message]:
     options = nested(
         _OPTIONS,
         attribute(_OPS_COUNT, struct.pack("=H", len(_PROGRAM))),

@@ -82,8 +82,8 @@ class Links:
             self._namespaces.enable_ipv6(name, [VXLAN])  # to answer neighbour discovery
         present = rt.list_links(netlink)
         vxlan, bridge = present[VXLAN].index, present[BRIDGE].index
-        netlink.execute(*guard_arp(vxlan), rt.set_master(vxlan, bridge), rt.set_port(vxlan))
-        netlink.execute(rt.set_up(vxlan), rt.set_up(bridge))
+        guard_arp(netlink, vxlan)
+        netlink.execute(rt.set_master(vxlan, bridge), rt.set_port(vxlan), rt.set_up(vxlan), rt.set_up(bridge))
 
     def _new_vxlan(self, name: str, wanted: NetworkLinks) -> None:
         """From the underlay's namespace, which so keeps its UDP socket, straight into the network's."""
@@ -172,7 +172,8 @@ class Links:
             rt.new_veth(task, peer, bridge=bridge, mtu=interface.mtu, mac=interface.mac, namespace=namespace)
         )
         port = self._index(interface.network, task)
-        netlink.execute(*guard_arp(port), rt.set_port(port), rt.new_local_mac(port, interface.mac))
+        guard_arp(netlink, port)
+        netlink.execute(rt.set_port(port), rt.new_local_mac(port, interface.mac))
 
     @staticmethod
     def _address(netlink: Netlink, interfaces: Sequence[Interface]) -> None:
