@@ -28,14 +28,14 @@ class ReplayWindow:
 
     def accept(self, counter: int) -> bool:
         """Remember the counter; False, with nothing changed, if it is not fresh."""
-        if not self.fresh(counter):
-            return False
         ahead = counter - self._highest
         if ahead > 0:
             kept = self._seen << ahead & (1 << WINDOW) - 1 if ahead < WINDOW else 0
             self._seen, self._highest = kept | 1, counter
-        else:
+        elif self.fresh(counter):
             self._seen |= 1 << -ahead
+        else:
+            return False
         return True
 
     def beyond(self, counter: int) -> bool:

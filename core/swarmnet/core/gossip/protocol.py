@@ -281,8 +281,8 @@ class Gossip:
 
     def _heard_cluster(self, opened: Opened, now: float) -> None:
         body = messages.parse(pb.ClusterDatagram, opened.body)
-        if body.rumors:
-            self._heard_rumors(messages.rumors(body.rumors), now)
+        if rumors := messages.rumors(body.rumors):
+            self._heard_rumors(rumors, now)
         kind = body.WhichOneof("message")
         if (member := self._swim.members.get(opened.sender)) is None or kind is None:
             return
