@@ -7,7 +7,7 @@ import multiprocessing
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil, inf, log2
+from math import ceil, log2
 from typing import Final, TypeAlias
 
 from bench.report import Reach
@@ -20,6 +20,7 @@ SMALL: Final = 100
 LARGE: Final = 1000
 _UDP_BYTES: Final = 28
 _PATIENCE_S: Final = 120.0
+_SETTLE_S: Final = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def settled(size: int, seed: int) -> Cluster:
     cluster = Cluster(seed, size)
     if not cluster.converges(_PATIENCE_S):
         raise RuntimeError(f"{size} simulated nodes did not find each other in {_PATIENCE_S} s")
-    cluster.run(2.0)
+    cluster.run(_SETTLE_S)
     return cluster
 
 
@@ -82,7 +83,8 @@ def idle_bytes_s(cluster: Cluster, seconds: float) -> float:
 
 
 def update_hops(cluster: Cluster, number: int) -> float:
-    """From node to node until the last one has it: the longest of the ways by which it came first."""
+    """From node to node until the last one has it: the longest of the ways by which it came first. What a
+    sync brought counts as one more than the longest so far; if one never has it, as all nodes."""
     origin = sorted(cluster.nodes)[-1 - number]
     hops: dict[str, float] = {origin: 0}
     senders: dict[bytes, str] = {}
@@ -97,7 +99,7 @@ def update_hops(cluster: Cluster, number: int) -> float:
 
     def happened(node: Node, event: Event) -> None:
         if isinstance(event, EndpointsChanged) and node.name not in hops:
-            hops[node.name] = hops.get(senders.get(arrived, ""), inf) + 1
+            hops[node.name] = hops.get(senders.get(arrived, ""), max(hops.values())) + 1
 
     before = cluster.on_event
     cluster.on_datagram, cluster.on_arrival, cluster.on_event = sent, came, happened
@@ -105,7 +107,7 @@ def update_hops(cluster: Cluster, number: int) -> float:
     cluster.run(30.0, until=lambda: len(hops) == len(cluster.nodes))
     cluster.on_datagram, cluster.on_arrival, cluster.on_event = None, None, before
     cluster.run(2.0)
-    return max(hops.values()) if len(hops) == len(cluster.nodes) else inf
+    return max(hops.values()) if len(hops) == len(cluster.nodes) else float(len(cluster.nodes))
 
 
 def lose(cluster: Cluster, loss: float, seconds: float) -> tuple[float, float]:
