@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import inf
 from typing import Final, TypeAlias
 
 from swarmnet.api.v1 import gossip_pb2 as pb
@@ -46,7 +47,7 @@ class Network:
         self.counters: Counter[str] = Counter()
         self.agreed_at = 0.0
         """When another node last had the same."""
-        self.compared_at = 0.0
+        self.compared_at = -inf
         """When this node last looked for what it lacks."""
         self._me = me
         self._verifier = verifier
