@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from hashlib import sha256
-from typing import Final
 
 from swarmnet.core.endpoints import Endpoint, claim, holds
-
-_REMEMBERED: Final = 50_000
+from swarmnet.core.gossip.limits import MAX_REMEMBERED_SIGNATURES
 
 
 class Verifier:
@@ -33,6 +31,6 @@ class Verifier:
         if not self._public_key or not holds(self._public_key, said):
             return False
         self._genuine[mark] = None
-        if len(self._genuine) > _REMEMBERED:
+        if len(self._genuine) > MAX_REMEMBERED_SIGNATURES:
             self._genuine.popitem(last=False)
         return True
