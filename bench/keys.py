@@ -27,7 +27,8 @@ from typing import Any, Final
 
 import grpc.aio
 from bench.report import Reach, line
-from tests.e2e.manager_process import Manager, answered, eventually, free_port
+from tests.e2e.manager_process import Manager, answered, eventually
+from tests.ports import free_port
 
 from swarmnet.api.v1 import control_pb2, control_pb2_grpc
 from swarmnet.api.v1 import types_pb2 as types

@@ -19,7 +19,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from tests.e2e.manager_process import eventually, free_port
+from tests.e2e.manager_process import eventually
+from tests.ports import free_port
 
 from swarmnet.manager.tls import CHANNEL_OPTIONS
 

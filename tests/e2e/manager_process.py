@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import grpc.aio
+from tests.ports import free_port
 
 from swarmnet.api.v1 import ca_pb2, ca_pb2_grpc, control_pb2, control_pb2_grpc, local_pb2, local_pb2_grpc
 from swarmnet.client.client import Identity
@@ -22,12 +22,6 @@ from swarmnet.core.status import TRAILER, decode
 from swarmnet.manager.ca.authority import new_key, private_pem, signing_request
 
 T = TypeVar("T")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -34,7 +34,7 @@ from swarmnet.manager.tls import node_channel
 from swarmnet.worker.identity import IdentityFiles as WorkerFiles
 
 _PATIENCE_S: Final = 10.0
-_ATTEMPTS: Final = 5
+_ATTEMPTS: Final = 25
 _NO_CONNECTION: Final = "no connection"
 _LOST: Final = "no reason given"
 _NOWHERE: Final = "10.133.0.99"

@@ -14,7 +14,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.e2e.manager_process import Manager, answered, eventually, free_port, managers
+from tests.e2e.manager_process import Manager, answered, eventually, managers
+from tests.ports import free_port
 
 from swarmnet.api.v1 import ca_pb2, ca_pb2_grpc, control_pb2, control_pb2_grpc
 from swarmnet.api.v1 import types_pb2 as types

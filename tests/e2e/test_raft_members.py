@@ -9,13 +9,13 @@ from pathlib import Path
 
 import grpc.aio
 import pytest
+from tests.ports import free_port
 from tests.unit.raft_cluster import (
     Lines,
     Manager,
     certificate,
     cluster,
     eventually,
-    free_port,
     name_of,
     until,
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
+from tests.ports import free_port
 
 from swarmnet.api.v1 import control_pb2, dispatcher_pb2, local_pb2, local_pb2_grpc
 from swarmnet.api.v1 import types_pb2 as types
@@ -217,12 +217,6 @@ class NoDaemon:
 
     async def take_over(self, request: local_pb2.TakeOverRequest) -> None:
         raise NotImplementedError
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)

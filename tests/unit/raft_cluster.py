@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import grpc.aio
+from tests.ports import free_port
 
 from swarmnet.api.v1 import raft_pb2, raft_pb2_grpc
 from swarmnet.core.errors import NotLeader
@@ -42,12 +42,6 @@ def certificate(root: Authority, node_id: str, role: CallerRole = CallerRole.MAN
     key = new_key()
     issued = root.issue(signing_request(key), Subject(node_id, role, CLUSTER), datetime.now(UTC))
     return Credentials(issued, private_pem(key), root.root_pem)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Lines:

@@ -16,6 +16,7 @@ import pytest
 from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from tests.ports import free_port
 from tests.unit.manager_doors import (
     AS_CLIENT,
     AS_MANAGER,
@@ -28,7 +29,6 @@ from tests.unit.manager_doors import (
     Doors,
     MadeUpSwarm,
     certificate,
-    free_port,
     open_doors,
     said,
 )

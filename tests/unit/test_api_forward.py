@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from tests.ports import free_port
 from tests.unit.local_raft import LocalRaft
 from tests.unit.manager_doors import (
     AS_CLIENT,
@@ -22,7 +23,6 @@ from tests.unit.manager_doors import (
     WORKER,
     Doors,
     MadeUpSwarm,
-    free_port,
     open_doors,
     said,
 )

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.manager_doors import AS_CLIENT, Doors, MadeUpSwarm, free_port, open_doors
+from tests.ports import free_port
+from tests.unit.manager_doors import AS_CLIENT, Doors, MadeUpSwarm, open_doors
 
 from swarmnet.api.v1 import control_pb2 as control
 from swarmnet.client.client import Client, Identity

@@ -14,7 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.unit.raft_cluster import CLUSTER, certificate, free_port, name_of
+from tests.ports import free_port
+from tests.unit.raft_cluster import CLUSTER, certificate, name_of
 from tests.unit.raft_peer import Peer
 
 from swarmnet.api.v1 import raft_pb2 as raft
