@@ -18,12 +18,12 @@ FULL = "RESOURCE_EXHAUSTED"
 
 
 async def refused(made: Swarm) -> RaftProcess:
-    """The leader, once it has refused a word for want of room."""
+    """Whoever led and refused a word for want of room; another one may lead a moment later."""
     while True:
-        leader = await made.leader()
-        if FULL in leader.reasons:
-            return leader
-        await leader.next_change()
+        for each in made.processes:
+            if FULL in each.reasons:
+                return each
+        await (await made.leader()).next_change()
 
 
 async def caught_up(follower: RaftProcess, leader: RaftProcess) -> None:
@@ -64,6 +64,8 @@ async def one_follower_is_full(made: Swarm, disks: dict[str, SmallDisk]) -> None
 
 
 async def the_leader_is_full(made: Swarm, disks: dict[str, SmallDisk]) -> None:
+    for each in made.processes:
+        each.reasons.clear()
     leader = await made.leader()
     disk = disks[leader.manager.node_id]
     disk.fill()
