@@ -145,6 +145,7 @@ class Bench:
             asyncio.Queue()
         )
         self.notices: list[dispatcher.NodeNotice] = []
+        self.dropped: list[int] = []
         self.agent = Agent(
             "192.0.2.1",
             self.kernel,
@@ -153,6 +154,7 @@ class Bench:
             lambda statuses, keys: self.reports.put_nowait((dict(statuses), keys)),
             memory=memory,
             notice=self.notices.extend,
+            dropped=lambda: self.dropped.append(1),
         )
 
     async def after(
@@ -346,7 +348,9 @@ async def test_a_task_that_was_never_started_is_reported_as_stopped(bench: Bench
 
 async def test_what_is_no_longer_assigned_is_gone_with_its_keys(bench: Bench) -> None:
     await bench.after(assigned(task(NET)))
+    assert bench.dropped == []
     statuses, report = await bench.after(assigned())
+    assert bench.dropped == [1]
     assert bench.tasks.known == {}
     assert statuses == {}
     assert bench.kernel.desired[-1].networks == ()

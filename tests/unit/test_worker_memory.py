@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import subprocess
@@ -48,3 +49,15 @@ def test_what_was_freed_cannot_be_read_any_more(wiping: bool) -> None:
         [sys.executable, "-c", _LOOK], env=environment, capture_output=True, text=True, check=True
     )
     assert found.stdout == f"{not wiping}\n"
+
+
+async def test_what_is_dropped_together_is_swept_once_and_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "SWEEP_AFTER_S", 0.01)
+    swept: asyncio.Queue[int] = asyncio.Queue()
+    sweeper = memory.Sweeper(lambda: swept.put_nowait(1))
+    for _ in range(3):
+        sweeper.soon()
+        async with asyncio.timeout(5):
+            sweeper.soon()
+            await swept.get()
+        assert swept.empty()

@@ -83,8 +83,9 @@ Notice = Callable[[Iterable[dispatcher.NodeNotice]], None]
 
 class Agent:
     """`address` is the data-path address, `encap`: its ESP goes in UDP; `report` takes the whole of what to
-    tell the managers, `notice` what operators should know of; `memory` is a file for the
-    endpoints of other nodes, which goes with the host as its kernel's state does."""
+    tell the managers, `notice` what operators should know of; `dropped` is called when the keys of a network
+    are; `memory` is a file for the endpoints of other nodes, which goes with the host as its kernel's state
+    does."""
 
     def __init__(
         self,
@@ -97,6 +98,7 @@ class Agent:
         memory: Path,
         encap: bool = False,
         notice: Notice = lambda _: None,
+        dropped: Callable[[], None] = lambda: None,
     ) -> None:
         self._address, self._encap = address, encap
         self._kernel = kernel
@@ -104,6 +106,7 @@ class Agent:
         self._tasks = tasks
         self._report = report
         self._notice = notice
+        self._dropped = dropped
         self._assignment: dispatcher.Assignment | None = None
         self._wake = asyncio.Event()
         self._keys: dict[str, Epochs] = {}
@@ -190,6 +193,7 @@ class Agent:
                 del self._joined[scope]
                 self._gossip.leave_network(scope)
             self._gossip.forget(scope)
+            self._dropped()
         for scope, epochs in keys.items():
             if self._keys.get(scope) != epochs:
                 self._gossip.set_epochs(epochs)

@@ -22,6 +22,7 @@ from swarmnet.worker.datapath.pathmtu import path_bytes
 from swarmnet.worker.executor import Executor
 from swarmnet.worker.identity import Identity, IdentityFiles
 from swarmnet.worker.images import ImageStore
+from swarmnet.worker.memory import Sweeper
 from swarmnet.worker.paths import Paths
 from swarmnet.worker.places import Managers
 from swarmnet.worker.promotion import Promotion
@@ -110,6 +111,7 @@ class Membership:
             memory=config.endpoints,
             encap=config.data_path_udp,
             notice=self.session.notice,
+            dropped=Sweeper().soon,
         )
         self._paths = Paths(datapath, path_bytes, self.session.notice)
         datapath.programmed = self._paths.look

@@ -8,10 +8,15 @@ work to it. Elsewhere than on glibc this does nothing.
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
+
+SWEEP_AFTER_S: Final = 1.0
+"""By then the pass that dropped a key, and what it awaited, are over; several drops share one sweep."""
 
 _WIPING: Final[Mapping[str, str]] = {
     "GLIBC_TUNABLES": "glibc.malloc.perturb=165:glibc.malloc.tcache_count=0",
@@ -30,3 +35,20 @@ def wipe_what_is_freed() -> None:
     """Start this process again, with the same number and arguments, unless it wipes already."""
     if (environment := wiping_environment(os.environ)) is not None:
         os.execve(sys.executable, sys.orig_argv, environment)  # noqa: S606 - it is ourselves
+
+
+class Sweeper:
+    """Frees what nobody can reach any more soon after a key was dropped: one that is part of a cycle of
+    objects would stay until the collector happens to look, for minutes in a quiet worker. Event loop only."""
+
+    def __init__(self, collect: Callable[[], object] = gc.collect) -> None:
+        self._collect = collect
+        self._due: asyncio.TimerHandle | None = None
+
+    def soon(self) -> None:
+        if self._due is None:
+            self._due = asyncio.get_running_loop().call_later(SWEEP_AFTER_S, self._sweep)
+
+    def _sweep(self) -> None:
+        self._due = None
+        self._collect()
