@@ -1,4 +1,4 @@
-# make setup | check | test | demo | bench-cluster | bench-raft | sim | sim-raft | sim-rotation | chaos-raft | hitless | attack | kills | fuzz    (Debian 12, root)
+# make setup | check | test | demo | bench-cluster | bench-gossip | bench-raft | bench-keys | sim | sim-raft | sim-rotation | chaos-raft | hitless | attack | kills | fuzz    (Debian 12, root)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c

@@ -17,7 +17,8 @@ _IP_MTU_DISCOVER: Final = 10
 _IP_MTU: Final = 14
 _IPV6_MTU_DISCOVER: Final = 23
 _IPV6_MTU: Final = 24
-_PMTUDISC_DO: Final = 2
+PMTUDISC_DO: Final = 2
+PMTUDISC_PROBE: Final = 3
 _HEADER_BYTES: Final = {socket.AF_INET: 20 + 8, socket.AF_INET6: 40 + 8}
 
 
@@ -31,7 +32,7 @@ class DatagramSocket:
         self._socket = socket.socket(self._family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-            _never_fragment(self._socket)
+            never_fragment(self._socket, PMTUDISC_DO)
             self._socket.bind((host, port))
         except OSError:
             self._socket.close()
@@ -73,7 +74,7 @@ class DatagramSocket:
     def _path_bytes(self, address: str) -> int | None:
         with socket.socket(self._family, socket.SOCK_DGRAM) as probe:
             try:
-                _never_fragment(probe)
+                never_fragment(probe, PMTUDISC_DO)
                 probe.connect(split_address(address))
                 level, option = (
                     (socket.IPPROTO_IPV6, _IPV6_MTU)
@@ -86,11 +87,12 @@ class DatagramSocket:
                 return None
 
 
-def _never_fragment(sock: socket.socket) -> None:
+def never_fragment(sock: socket.socket, how: int) -> None:
+    """PMTUDISC_DO heeds what the kernel knows of the path; PMTUDISC_PROBE only the interface (ip(7))."""
     if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DO)
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, how)
     else:
-        sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DO)
+        sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, how)
 
 
 @lru_cache(65_536)

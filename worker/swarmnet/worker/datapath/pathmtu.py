@@ -13,10 +13,11 @@ import struct
 from ipaddress import ip_address
 from typing import Final, Self
 
+from swarmnet.worker.datagrams import PMTUDISC_PROBE, never_fragment
+from swarmnet.worker.datapath.netlink import family_of
+
 ANSWER_S: Final = 0.5
 _TRIES: Final = 3
-# linux/in.h and linux/in6.h; the socket module does not have them.
-_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE = 10, 23, 3
 _HEADER: Final = struct.Struct("!BBHHH")
 _REQUEST: Final = {4: 8, 6: 128}
 _REPLY: Final = {4: 0, 6: 129}
@@ -49,15 +50,11 @@ class _Echo:
         self._destination = destination
         self._id = int.from_bytes(os.urandom(2), "big")
         self._number = 0
-        if self.version == 6:
-            self._socket = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
-            option = (socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER)
-        else:
-            self._socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-            option = (socket.IPPROTO_IP, _IP_MTU_DISCOVER)
+        protocol = socket.IPPROTO_ICMP if self.version == 4 else socket.IPPROTO_ICMPV6
+        self._socket = socket.socket(family_of(destination), socket.SOCK_RAW, protocol)
         try:
             self._socket.setblocking(False)
-            self._socket.setsockopt(*option, _PMTUDISC_PROBE)
+            never_fragment(self._socket, PMTUDISC_PROBE)
             self._socket.bind((source, 0))
         except OSError:
             self._socket.close()
